@@ -1,0 +1,284 @@
+//! What goes into the machine and what comes out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::definition::CallOutput;
+use crate::event::CloudEvent;
+use crate::problem::Problem;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// Something that happened to one instance, and when. `at` is the machine's only clock.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The recorded time of the step.
+    pub at: Timestamp,
+    /// What happened.
+    pub command: Command,
+}
+
+/// What can happen to an instance.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A client, a parent or an operator starts it.
+    Start(Start),
+    /// A call ended.
+    Outcome {
+        /// The call, as [`Effect::Call`] named it.
+        call: CallId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A sub-workflow ended.
+    Child {
+        /// The call, as [`Effect::StartChild`] named it.
+        call: CallId,
+        /// Its output, or its error.
+        result: Result<Value, Problem>,
+    },
+    /// An event reached a subscription of the instance.
+    Event(CloudEvent),
+    /// Time passed: [`State::wake_at`] is due.
+    Tick,
+    /// An operator cancels.
+    Cancel {
+        /// For the record.
+        reason: String,
+    },
+    /// An operator suspends.
+    Suspend,
+    /// An operator resumes.
+    Resume,
+    /// An operator retries what is unresolved, or now what waits for a retry.
+    Retry,
+}
+
+/// The start of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Instance id: a UUID.
+    pub id: String,
+    /// Raw input.
+    pub input: Value,
+    /// Id of the outermost instance of a chain of sub-workflows; its own id when it is that.
+    pub correlation_id: String,
+    /// The instance and task that run it as a sub-workflow.
+    pub parent: Option<Parent>,
+}
+
+/// Where a sub-workflow's result goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Parent instance.
+    pub instance: String,
+    /// The waiting call in it.
+    pub call: CallId,
+    /// Its task reference.
+    pub reference: String,
+}
+
+/// A call that an instance waits for: the number of the task run that made it. Unique in the instance for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallId(pub u32);
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The raw output.
+    Success(Value),
+    /// An error; `instance` of the problem is set by the machine.
+    Failure {
+        /// The error.
+        problem: Problem,
+        /// What is known about the effect.
+        certainty: Certainty,
+    },
+}
+
+/// What a failed call tells about its effect on the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Certainty {
+    /// The service answered: it did nothing, and a repeat is a new attempt with a new key.
+    Definite,
+    /// The request never left: nothing happened, and a repeat may keep its key.
+    NotSent,
+    /// No answer, 502 or 504: it may have happened; only a repeat with the same key can tell.
+    Indeterminate,
+}
+
+/// What the world still owes an instance. Performed only after the events that led to it are durable.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Call a service.
+    Call(Call),
+    /// Start a sub-workflow (if it does not exist yet) and report its end.
+    StartChild {
+        /// Answer with this.
+        call: CallId,
+        /// The sub-workflow.
+        child: Child,
+    },
+}
+
+impl Effect {
+    /// The run of the task that waits for this.
+    pub fn call_id(&self) -> CallId {
+        match self {
+            Effect::Call(call) => call.id,
+            Effect::StartChild { call, .. } => *call,
+        }
+    }
+}
+
+/// A service call to make.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Answer with this.
+    pub id: CallId,
+    /// Task reference, for the `Pavane-Task` header.
+    pub reference: Arc<str>,
+    /// `Idempotency-Key`.
+    pub key: String,
+    /// `Pavane-Attempt`: from 1.
+    pub attempt: u32,
+    /// `Pavane-Compensates`: the key of the call that this one undoes.
+    pub compensates: Option<String>,
+    /// What to send.
+    pub request: Arc<Request>,
+    /// The call must have ended by then.
+    pub deadline: Option<Timestamp>,
+}
+
+/// A request, fully evaluated. Secrets in it are sealed (see [`crate::engine::secret`]) until it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// `call: http`
+    Http(HttpRequest),
+    /// `call: openapi`: resolved against its document when it is sent.
+    OpenApi(OpenApiRequest),
+}
+
+/// An HTTP request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRequest {
+    /// Upper case.
+    pub method: String,
+    /// Absolute, with the query of the endpoint but not yet that of `query`.
+    pub uri: String,
+    /// In order; names as written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// In order; not yet encoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<(String, String)>,
+    /// Sent as JSON, or as text when it is a string and `content-type` is not JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+    /// Form of the output.
+    #[serde(default)]
+    pub output: CallOutput,
+    /// Follow redirects and accept a final 3xx.
+    #[serde(default)]
+    pub redirect: bool,
+    /// Credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Credentials>,
+}
+
+/// An OpenAPI operation to call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenApiRequest {
+    /// URI of the document.
+    pub document: String,
+    /// Credentials for the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_authentication: Option<Credentials>,
+    /// `operationId`
+    pub operation: String,
+    /// By name; an object.
+    pub parameters: Value,
+    /// Form of the output.
+    #[serde(default)]
+    pub output: CallOutput,
+    /// As for HTTP.
+    #[serde(default)]
+    pub redirect: bool,
+    /// Credentials of the operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Credentials>,
+}
+
+/// Evaluated credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Credentials {
+    /// RFC 7617.
+    Basic {
+        /// User.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// RFC 6750.
+    Bearer {
+        /// Token.
+        token: String,
+    },
+}
+
+/// A sub-workflow to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Child {
+    /// Its instance id, derived: a repeat finds the same instance.
+    pub id: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Version or `latest`.
+    pub version: String,
+    /// Raw input.
+    pub input: Value,
+    /// Whether the parent waits. When false, the start alone is reported (as a result of `null`).
+    pub wait: bool,
+}
+
+/// What the machine may know about where it runs. The same on every machine that replays nothing: read by `decide` only.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Secrets granted to workflows, by name.
+    pub secrets: BTreeMap<String, Value>,
+    /// `$runtime`.
+    pub runtime: Value,
+}
+
+/// Which events an instance wants to see.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Subscription {
+    /// Events of exactly this type.
+    Type(String),
+    /// Every event.
+    All,
+}
+
+/// An input that the instance cannot take. The state is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// The instance waits for no such call or child (any more), or the event matches nothing: drop it.
+    Stale,
+    /// Raw input or its transformation is wrong: no instance exists.
+    Invalid(Problem),
+    /// The command does not fit the instance's status; says which and what would.
+    Conflict(String),
+}

@@ -1,0 +1,32 @@
+//! Identifiers: of instances, of what a step derives from them, and the keys that make a service call repeatable.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The namespace of every UUIDv5 that Pavane derives.
+const NAMESPACE: Uuid = Uuid::from_u128(0x5f0c_61de_3a1f_4c5b_8e0d_70a1_be11_57ed);
+
+/// A UUIDv5 over `parts`: equal parts, equal id, on every machine and in every replay.
+pub fn derived(parts: &[&str]) -> String {
+    Uuid::new_v5(&NAMESPACE, parts.join("\u{1f}").as_bytes()).to_string()
+}
+
+/// The `Idempotency-Key` of one epoch of one task run: `sha256(instance / task reference / loop indices / epoch)`.
+pub fn idempotency_key(instance: &str, reference: &str, indices: &[u32], epoch: u32) -> String {
+    let indices: Vec<String> = indices.iter().map(u32::to_string).collect();
+    hex(&Sha256::digest(format!("{instance}\u{1f}{reference}\u{1f}{}\u{1f}{epoch}", indices.join(","))))
+}
+
+/// The digest by which a definition or program is known: lower-case hex SHA-256.
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(64), |mut out, b| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}

@@ -1,0 +1,190 @@
+//! The store port: what must be durable, and how it is read back.
+//!
+//! A store keeps opaque journal entries and record rows. It knows no workflow rule: which rows belong to a step is
+//! decided by the runtime and handed over as one [`Commit`]. Start reading at [`Store`].
+
+use std::fmt;
+
+use pavane_core::Timestamp;
+use pavane_core::engine::Subscription;
+use pavane_core::event::CloudEvent;
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
+
+/// Everything one step of one instance makes durable, atomically.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// The step in the instance's history. Its `seq` must follow the last one: anything else is [`Error::Conflict`].
+    pub entry: Option<JournalEntry>,
+    /// The instance row, written whole; absent when nothing in it changed.
+    pub instance: Option<WorkflowInstance>,
+    /// When the runtime must look at the instance again without being asked; written only with `instance`.
+    pub due: Due,
+    /// Task rows, inserted or replaced by id.
+    pub tasks: Vec<ServiceTask>,
+    /// The instance's subscriptions, replaced as a set; absent when unchanged.
+    pub subscriptions: Option<Vec<Subscription>>,
+    /// Events published by this step, appended to the outbox in order.
+    pub publish: Vec<CloudEvent>,
+}
+
+/// When an instance needs attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// Only when an input comes for it.
+    #[default]
+    OnInput,
+    /// At once after a restart: the world owes it something.
+    Now,
+    /// At this time.
+    At(Timestamp),
+}
+
+/// A definition as it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// Program digest.
+    pub digest: String,
+    /// The document's text.
+    pub text: String,
+    /// Resources fetched at deploy time (schemas), a JSON object by URI.
+    pub resources: String,
+    /// When it was deployed.
+    pub deployed_at: Timestamp,
+}
+
+/// Which instances to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// `namespace/name` or `name`.
+    pub workflow: Option<String>,
+    /// Any of these; empty: all.
+    pub statuses: Vec<Status>,
+    /// Correlation id.
+    pub correlation_id: Option<String>,
+    /// Started at or after.
+    pub started_after: Option<Timestamp>,
+    /// At most this many (1 to 1,000).
+    pub limit: usize,
+    /// `cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A page of instances.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The rows.
+    pub instances: Vec<WorkflowInstance>,
+    /// For the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// What a store can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal position is taken: another writer owns the instance, or the instance exists already.
+    #[error("instance {instance}: step {seq} is already written; another process writes to this store")]
+    Conflict {
+        /// The instance.
+        instance: String,
+        /// The position.
+        seq: u64,
+    },
+    /// Another process holds the store.
+    #[error("{path} is in use by {holder}; stop that process, or name another store with `store.sqlite.path`")]
+    Locked {
+        /// The store.
+        path: String,
+        /// Who, as far as it is known (pid, since when).
+        holder: String,
+    },
+    /// The disk is full, the database is corrupt, or the medium failed. Nothing of the batch is durable.
+    #[error("{path}: {reason}")]
+    Failed {
+        /// The store.
+        path: String,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// The store was written by a newer version of Pavane.
+    #[error(
+        "{path} has schema version {found}, this program knows up to {known}: start the newer program, or name another store"
+    )]
+    Newer {
+        /// The store.
+        path: String,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+}
+
+/// Called once, on the store's writer thread, when a batch is durable or has failed.
+pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// The port. Reads block: call them from a blocking thread. Writes never block the caller.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Queues a batch: all of it is durable together, in order, or nothing is. Batches that gather while the last
+    /// transaction is written go into one (group commit).
+    fn commit(&self, batch: Vec<Commit>, done: Done);
+
+    /// Keeps a definition; deploying the same name and version replaces it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn deploy(&self, definition: &Deployed) -> Result<(), Error>;
+
+    /// All definitions.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn definitions(&self) -> Result<Vec<Deployed>, Error>;
+
+    /// One instance.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn instance(&self, id: &str) -> Result<Option<WorkflowInstance>, Error>;
+
+    /// A page of instances.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn instances(&self, query: &Query) -> Result<Page, Error>;
+
+    /// The task rows of an instance, in the order of their start.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn tasks(&self, instance: &str) -> Result<Vec<ServiceTask>, Error>;
+
+    /// The journal of an instance after position `after`, in order, at most `limit` entries.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error>;
+
+    /// Instances that are due by `until`, soonest first, at most `limit`: id and when ([`Due::Now`] first).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error>;
+
+    /// Ids of instances subscribed to events of this type (exactly, or to all).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn subscribers(&self, event_type: &str) -> Result<Vec<String>, Error>;
+
+    /// Published events after position `after`, in order, with their positions, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn published(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
+}

