@@ -280,6 +280,16 @@ fn number_text<S: Serializer>(text: &str, float: f64, serializer: S) -> Result<S
     }
 }
 
+/// The beginning of a value's JSON text, for messages.
+pub fn excerpt(value: &Value) -> String {
+    const LENGTH: usize = 80;
+    let json = value.to_json();
+    match json.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &json[..end]),
+        None => json,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
