@@ -246,3 +246,10 @@ pub(crate) struct RunCode {
     pub input: Option<Template>,
     pub wait: bool,
 }
+
+impl Node {
+    /// Whether the task has a compensation.
+    pub fn is_compensable(&self) -> bool {
+        self.undo.is_some()
+    }
+}
