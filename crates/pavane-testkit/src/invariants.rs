@@ -32,7 +32,7 @@ pub fn at_end(program: &Program, state: &State, journal: &[JournalEntry], servic
         }
     }
     undone_after_done(services)?;
-    reverse_order(program, services)
+    reverse_order(program, journal)
 }
 
 /// Whether a task has a compensation.
@@ -59,25 +59,24 @@ fn undone_after_done(services: &Services) -> Result<(), String> {
     Ok(())
 }
 
-/// Without forks there is one order: what was done last is undone first.
-fn reverse_order(program: &Program, services: &Services) -> Result<(), String> {
+/// Without forks there is one order: what was known to be done last is undone first.
+fn reverse_order(program: &Program, journal: &[JournalEntry]) -> Result<(), String> {
     if program.nodes().any(|node| node.kind == "fork") {
         return Ok(());
     }
-    let mut done: Vec<&str> = Vec::new();
-    for key in &services.order {
-        let answer = &services.answers[key];
-        match &answer.undoes {
-            None if answer.effect && answer.undoable => done.push(key),
-            Some(forward) if answer.effect => {
-                let Some(position) = done.iter().position(|k| k == forward) else { continue };
-                if let Some(later) = done[position + 1..].iter().find(|k| !services.undone(k)) {
-                    let (later, forward) =
-                        (&services.answers[*later].reference, &services.answers[forward.as_str()].reference);
-                    return Err(format!("{forward} was undone while {later}, done after it, was not"));
+    let mut done = Vec::new();
+    for event in events(journal) {
+        match event {
+            Event::Completed { task, run, .. } if undoable(program, &task) => done.push((run, task)),
+            Event::Undoing { task, run, .. } => {
+                let Some(position) = done.iter().position(|(r, _)| *r == run) else { continue };
+                if let Some((_, later)) = done.get(position + 1) {
+                    return Err(format!("{task} was undone before {later}, which was done after it"));
                 }
                 done.remove(position);
             }
+            // Left as it is, with all before it: what an operator retries later goes in the same order.
+            Event::Unresolved { .. } => return Ok(()),
             _ => {}
         }
     }

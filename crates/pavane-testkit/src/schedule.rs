@@ -43,6 +43,7 @@ pub fn run(program: &Program, seed: u64) -> Result<Run, (String, Vec<String>)> {
         journal: Vec::new(),
         answers: Vec::new(),
         asked: Vec::new(),
+        recovered: Vec::new(),
         now: Timestamp(1_700_000_000_000),
         run: Run::default(),
         trace: Vec::new(),
@@ -63,6 +64,8 @@ struct World<'a> {
     answers: Vec<(Call, Outcome)>,
     /// Calls made since the last crash and not answered.
     asked: Vec<u32>,
+    /// Calls that were outstanding at a crash: they may have been made before it.
+    recovered: Vec<u32>,
     now: Timestamp,
     run: Run,
     trace: Vec<String>,
@@ -136,7 +139,9 @@ impl World<'_> {
         let noisy = self.run.steps < QUIET_AFTER;
         if noisy && self.chance.percent(3) {
             self.trace.push(format!("  {} {} never leaves", call.reference, short(&call.key)));
-            return Ok(failure(500, Certainty::NotSent));
+            // After a crash nobody can say so any more.
+            let before = self.recovered.contains(&call.id.0);
+            return Ok(failure(500, if before { Certainty::Indeterminate } else { Certainty::NotSent }));
         }
         if noisy && self.chance.percent(2) {
             // Lost on the way there: nothing happened, but nobody knows.
@@ -213,6 +218,7 @@ impl World<'_> {
             return Err(format!("replay differs from what was lost:\n{live}\n{back}"));
         }
         self.state = replayed;
+        self.recovered = self.state.outstanding().iter().map(|effect| effect.call_id().0).collect();
         self.now = self.now.plus_millis(self.chance.below(5_000) as i64);
         Ok(())
     }

@@ -63,8 +63,9 @@ impl Services {
         }
         let nth = self.calls.entry(call.reference.to_string()).or_default();
         *nth += 1;
+        let nth = *nth;
         let outcome = match &call.compensates {
-            Some(_) => self.undo_outcome(&http.uri, *nth),
+            Some(_) => self.undo_outcome(&http.uri, nth),
             None => outcome(chance::of(self.seed, &format!("{}#{nth}", http.uri))),
         };
         let effect = matches!(outcome, Outcome::Success(_));

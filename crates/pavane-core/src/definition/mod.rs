@@ -1,10 +1,14 @@
 //! The DSL's document: its model, how it is read with positions, and everything that can be wrong with it.
 
+pub mod codes;
 pub mod diagnostic;
 pub mod model;
+mod node;
+mod read;
 
 pub use diagnostic::{Diagnostic, Position, Severity};
 pub use model::*;
+pub use read::read;
 
 /// What reading a document gave: every problem found, and as much of the definition as could be understood.
 #[derive(Clone, Debug)]

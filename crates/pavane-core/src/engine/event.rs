@@ -29,7 +29,7 @@ pub enum Event {
         /// The start as it was asked for.
         start: Start,
         /// The transformed input, when it differs from the raw one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         input: Option<Value>,
         /// When the workflow's own timeout ends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub enum Event {
         /// Run.
         run: u32,
         /// The transformed input, when it differs from the raw one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         input: Option<Value>,
         /// When the task's timeout ends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ pub enum Event {
         /// Position of the item.
         index: u32,
         /// The collection, at the first item.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         items: Option<Value>,
     },
     /// A service call is owed.
@@ -137,7 +137,7 @@ pub enum Event {
         /// Position of the filter that matched; filters of `until` count on after the others.
         filter: u32,
         /// What is kept of the event; absent for an event of `until`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         item: Option<Value>,
         /// Correlation keys this event fixed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -164,7 +164,7 @@ pub enum Event {
         /// Result of the item.
         output: Value,
         /// New context, when exported.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         context: Option<Value>,
     },
     /// An event was published.
@@ -205,7 +205,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         winner: Option<u32>,
         /// Merged context, when it changed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         context: Option<Value>,
     },
     /// The token starts no new effect and comes home.
@@ -235,10 +235,10 @@ pub enum Event {
         /// Run.
         run: u32,
         /// Transformed output, when it is not the token's data as it was.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         output: Option<Value>,
         /// New context, when exported.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         context: Option<Value>,
     },
     /// A task failed.
@@ -419,7 +419,7 @@ pub enum Event {
         /// Which.
         status: Status,
         /// Output, when completed and not the data as it was.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         output: Option<Value>,
         /// Error, when faulted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -501,7 +501,7 @@ pub enum Parked {
         /// Which.
         call: super::types::CallId,
         /// Its output.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         output: Option<Value>,
         /// Its error.
         #[serde(default, skip_serializing_if = "Option::is_none")]
