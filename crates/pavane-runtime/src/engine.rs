@@ -1,17 +1,24 @@
 //! The handle of a running engine.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pavane_core::definition::Diagnostic;
-use pavane_core::engine::Host;
+use pavane_core::definition::{self, Diagnostic};
+use pavane_core::engine::{Command, Host, Parent, Start, State};
 use pavane_core::event::CloudEvent;
+use pavane_core::program::{Program, Resources};
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
-use pavane_core::{Problem, Value};
-use pavane_store::{Page, Query, Store};
+use pavane_core::{Problem, Value, id};
+use pavane_store::{Commit, Deployed, Page, Query, Store};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::driver::{Driver, Message};
 use crate::effects::Effects;
+use crate::outbox;
+use crate::registry::{self, Registry};
 
 /// Limits of the engine, each with its reason.
 #[derive(Clone, Debug)]
@@ -153,19 +160,112 @@ pub struct Counters {
     pub active: u64,
 }
 
+/// Journal entries read in one go: a history is replayed in pages, not as one value.
+const PAGE: usize = 1_000;
+
+/// How often a reader that waits for a journal entry looks again.
+const FOLLOW_POLL: Duration = Duration::from_millis(100);
+
 /// A running engine; clones are handles of the same one.
 #[derive(Clone, Debug)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
 
-#[expect(clippy::unused_async, reason = "being built")]
+/// What handles, drivers and the outbox share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub options: Options,
+    pub store: Arc<dyn Store>,
+    pub effects: Arc<dyn Effects>,
+    pub registry: Registry,
+    pub tally: Tally,
+    /// Calls that may be in flight.
+    pub calls: Semaphore,
+    /// Something was published.
+    pub published: Notify,
+    /// Why the engine has stopped.
+    pub failure: watch::Sender<Option<String>>,
+    pub stopping: watch::Sender<bool>,
+    partitions: Vec<mpsc::Sender<Message>>,
+    ends: Mutex<Vec<oneshot::Receiver<()>>>,
+}
+
+/// Numbers since the start; each is written by whoever causes it and read by whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub started: AtomicU64,
+    pub completed: AtomicU64,
+    pub faulted: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub steps: AtomicU64,
+    pub batches: AtomicU64,
+    pub calls: AtomicU64,
+    pub active: AtomicU64,
+}
+
 impl Engine {
     /// Loads the definitions, takes up every instance that is due, and runs until [`Engine::shutdown`].
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let _ = (options, store, effects);
-        Ok(Engine {})
+        let mut inboxes = Vec::new();
+        let mut partitions = Vec::new();
+        for _ in 0..options.partitions.max(1) {
+            let (sender, receiver) = mpsc::channel(options.max_queued.max(1));
+            partitions.push(sender);
+            inboxes.push(receiver);
+        }
+        let shared = Arc::new(Shared {
+            calls: Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS)),
+            options,
+            store,
+            effects,
+            registry: Registry::default(),
+            tally: Tally::default(),
+            published: Notify::new(),
+            failure: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
+            partitions,
+            ends: Mutex::default(),
+        });
+        let engine = Engine { shared };
+        engine.load_definitions().await?;
+        let mut ends = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let (end, ended) = oneshot::channel();
+            ends.push(ended);
+            let driver = Driver::new(engine.clone(), index, inbox);
+            tokio::spawn(async move {
+                driver.run().await;
+                // Nobody may be waiting for it.
+                let _ = end.send(());
+            });
+        }
+        *engine.shared.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        tokio::spawn(outbox::dispatch(engine.clone()));
+        Ok(engine)
+    }
+
+    async fn load_definitions(&self) -> Result<(), Error> {
+        let engine = self.clone();
+        self.blocking(move |store| {
+            for deployed in store.definitions()? {
+                let resources: Resources = serde_json::from_str(&deployed.resources).unwrap_or_default();
+                let name = format!("{}/{} {}", deployed.namespace, deployed.name, deployed.version);
+                match registry::compile(&name, &deployed.text, &resources) {
+                    Ok((program, _)) if program.digest() == deployed.digest => {
+                        engine.shared.registry.insert(Arc::new(program), deployed);
+                    }
+                    // An instance pinned to it stays where it is; it must not go on with another meaning.
+                    Ok(_) => tracing::error!(workflow = name, "this program gives the definition another meaning; its instances wait for the program that deployed it"),
+                    Err(problems) => tracing::error!(workflow = name, problems = problems.len(), "the stored definition cannot be read"),
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Deploys a definition's text (`file` names it in diagnostics). `replace` allows another digest for a version.
@@ -173,8 +273,55 @@ impl Engine {
     /// # Errors
     /// [`Error::Definition`], [`Error::VersionTaken`], [`Error::Store`].
     pub async fn deploy(&self, file: &str, text: &str, replace: bool) -> Result<Deployment, Error> {
-        let _ = (file, text, replace);
-        Err(Error::Stopping)
+        let resources = self.fetch_resources(file, text).await?;
+        let (program, diagnostics) = registry::compile(file, text, &resources).map_err(Error::Definition)?;
+        let document = program.document();
+        let mut deployment = Deployment {
+            namespace: document.namespace.clone(),
+            name: document.name.clone(),
+            version: document.version.clone(),
+            digest: program.digest().to_owned(),
+            created: true,
+            diagnostics,
+        };
+        match self.shared.registry.digest_of(&document.namespace, &document.name, &document.version) {
+            Some(digest) if digest == deployment.digest => {
+                deployment.created = false;
+                return Ok(deployment);
+            }
+            Some(digest) if !replace => {
+                let Deployment { namespace, name, version, .. } = deployment;
+                return Err(Error::VersionTaken { namespace, name, version, digest });
+            }
+            _ => {}
+        }
+        let deployed = Deployed {
+            namespace: deployment.namespace.clone(),
+            name: deployment.name.clone(),
+            version: deployment.version.clone(),
+            digest: deployment.digest.clone(),
+            text: text.to_owned(),
+            resources: serde_json::to_string(&resources).unwrap_or_default(),
+            deployed_at: crate::now(),
+        };
+        let row = deployed.clone();
+        self.blocking(move |store| store.deploy(&row)).await?;
+        self.shared.registry.insert(Arc::new(program), deployed);
+        Ok(deployment)
+    }
+
+    /// Schemas that the definition names by URI. What cannot be fetched is left out, and reported by the compiler.
+    async fn fetch_resources(&self, file: &str, text: &str) -> Result<Resources, Error> {
+        let mut resources = Resources::new();
+        if let Some(definition) = definition::read(file, text).definition {
+            for uri in Program::resources_of(&definition) {
+                match self.shared.effects.fetch(uri.clone()).await {
+                    Ok(document) => drop(resources.insert(uri, document)),
+                    Err(why) => tracing::warn!(uri, why, "a schema cannot be fetched"),
+                }
+            }
+        }
+        Ok(resources)
     }
 
     /// Starts an instance. It is durable when this returns.
@@ -182,8 +329,45 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let _ = request;
-        Err(Error::Stopping)
+        let StartRequest { namespace, name, version, input, idempotency_key, id } = request;
+        let program =
+            self.shared.registry.find(&namespace, &name, version.as_deref()).map_err(Error::UnknownWorkflow)?;
+        let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
+        let keyed = id.is_some() || derived.is_some();
+        let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let start = Start { correlation_id: id.clone(), id, input, parent: None };
+        self.begin(program, start, keyed).await
+    }
+
+    /// Starts a sub-workflow, or finds the instance it was started as.
+    pub(crate) async fn start_child(
+        &self,
+        child: pavane_core::engine::Child,
+        correlation_id: String,
+        parent: Option<Parent>,
+    ) -> Result<Started, Error> {
+        let program = self
+            .shared
+            .registry
+            .find(&child.namespace, &child.name, Some(&child.version))
+            .map_err(Error::UnknownWorkflow)?;
+        self.begin(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
+    }
+
+    async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {
+        if *self.shared.stopping.borrow() {
+            return Err(Error::Stopping);
+        }
+        if self.shared.tally.active.load(Ordering::Relaxed) >= self.shared.options.max_active as u64 {
+            return Err(Error::Busy {
+                what: format!("{} instances are active, the most that may be", self.shared.options.max_active),
+                retry_after_seconds: 1,
+            });
+        }
+        let id = start.id.clone();
+        let (reply, answer) = oneshot::channel();
+        self.send(&id, Message::Start { program, start: Box::new(start), keyed, reply }).await?;
+        self.answer(answer).await
     }
 
     /// Waits until the instance has ended, or for `timeout`. Gives the record as it is then.
@@ -191,8 +375,18 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn wait(&self, id: &str, timeout: Duration) -> Result<WorkflowInstance, Error> {
-        let _ = (id, timeout);
-        Err(Error::Stopping)
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Message::Wait { id: id.to_owned(), reply }).await?;
+        // It may have ended before the driver was asked.
+        let record = self.instance(id).await?;
+        if record.status.is_terminal() {
+            return Ok(record);
+        }
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(record)) => Ok(*record),
+            Ok(Err(_)) if self.shared.failure.borrow().is_some() => Err(self.stopped()),
+            _ => self.instance(id).await,
+        }
     }
 
     /// Gives an operator's command to an instance.
@@ -200,8 +394,20 @@ impl Engine {
     /// # Errors
     /// [`Error::Conflict`] when its status does not allow it.
     pub async fn operate(&self, id: &str, operation: Operation) -> Result<(), Error> {
-        let _ = (id, operation);
-        Err(Error::Stopping)
+        let command = match operation {
+            Operation::Cancel => Command::Cancel { reason: "an operator asked for it".into() },
+            Operation::Suspend => Command::Suspend,
+            Operation::Resume => Command::Resume,
+            Operation::Retry => Command::Retry,
+        };
+        self.command(id, command).await
+    }
+
+    /// Gives an instance an input; it is durable when this returns.
+    pub(crate) async fn command(&self, id: &str, command: Command) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(id, Message::Input { id: id.to_owned(), command, reply: Some(reply) }).await?;
+        self.answer(answer).await
     }
 
     /// Publishes events from outside. They are durable when this returns.
@@ -209,8 +415,22 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`], [`Error::Busy`].
     pub async fn publish(&self, events: Vec<CloudEvent>) -> Result<(), Error> {
-        let _ = events;
-        Err(Error::Stopping)
+        self.commit(Commit { publish: events, ..Commit::default() }).await?;
+        self.shared.published.notify_one();
+        Ok(())
+    }
+
+    /// Makes something durable that belongs to no instance.
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.store.commit(
+            vec![commit],
+            Box::new(move |result| {
+                // A caller that went away needs no answer.
+                let _ = reply.send(result);
+            }),
+        );
+        answer.await.map_err(|_| self.stopped())?.map_err(Error::Store)
     }
 
     /// One instance.
@@ -218,8 +438,9 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn instance(&self, id: &str) -> Result<WorkflowInstance, Error> {
-        let _ = id;
-        Err(Error::Stopping)
+        let wanted = id.to_owned();
+        let found = self.blocking(move |store| store.instance(&wanted)).await?;
+        found.ok_or_else(|| Error::UnknownInstance(id.to_owned()))
     }
 
     /// A page of instances.
@@ -227,8 +448,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn instances(&self, query: Query) -> Result<Page, Error> {
-        let _ = query;
-        Err(Error::Stopping)
+        self.blocking(move |store| store.instances(&query)).await
     }
 
     /// The tasks of an instance, those that still run included.
@@ -236,8 +456,20 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn tasks(&self, id: &str) -> Result<Vec<ServiceTask>, Error> {
-        let _ = id;
-        Err(Error::Stopping)
+        let record = self.instance(id).await?;
+        let program = self.shared.registry.by_digest(&record.digest);
+        let id = id.to_owned();
+        self.blocking(move |store| {
+            let mut tasks = store.tasks(&id)?;
+            if let (Some(program), false) = (program, record.status.is_terminal()) {
+                let state = replay(store, &program, &id)?;
+                tasks.extend(state.open_tasks(&program));
+            }
+            tasks.sort_by_key(|task| task.id.rsplit_once(':').and_then(|(_, run)| run.parse::<u32>().ok()));
+            tasks.dedup_by(|a, b| a.id == b.id);
+            Ok(tasks)
+        })
+        .await
     }
 
     /// The journal of an instance after position `after`. With `wait`, waits that long for a first entry.
@@ -245,27 +477,122 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn journal(&self, id: &str, after: u64, wait: Duration) -> Result<Vec<JournalEntry>, Error> {
-        let _ = (id, after, wait);
-        Err(Error::Stopping)
+        self.instance(id).await?;
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            let wanted = id.to_owned();
+            let entries = self.blocking(move |store| store.journal(&wanted, after, PAGE)).await?;
+            if !entries.is_empty() || tokio::time::Instant::now() >= until || *self.shared.stopping.borrow() {
+                return Ok(entries);
+            }
+            tokio::time::sleep(FOLLOW_POLL).await;
+        }
     }
 
     /// The deployed definitions.
-    pub fn definitions(&self) -> Vec<pavane_store::Deployed> {
-        Vec::new()
+    pub fn definitions(&self) -> Vec<Deployed> {
+        self.shared.registry.deployed()
     }
 
     /// Numbers since the start.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let tally = &self.shared.tally;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            started: read(&tally.started),
+            ended: BTreeMap::from([
+                ("completed", read(&tally.completed)),
+                ("faulted", read(&tally.faulted)),
+                ("cancelled", read(&tally.cancelled)),
+            ]),
+            steps: read(&tally.steps),
+            batches: read(&tally.batches),
+            calls: read(&tally.calls),
+            active: read(&tally.active),
+        }
     }
 
     /// Takes no more starts, lets calls in flight end until `deadline`, makes everything durable and stops.
     pub async fn shutdown(&self, deadline: Duration) {
-        let _ = deadline;
+        self.shared.stopping.send_replace(true);
+        let until = tokio::time::Instant::now() + deadline;
+        for partition in &self.shared.partitions {
+            // A driver that has ended already needs no telling.
+            let _ = tokio::time::timeout_at(until, partition.send(Message::Stop { until })).await;
+        }
+        let ends = std::mem::take(&mut *self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        for ended in ends {
+            let _ = ended.await;
+        }
     }
 
     /// Resolves when the engine has stopped because its store failed, with the reason.
     pub async fn failed(&self) -> String {
-        std::future::pending().await
+        let mut failure = self.shared.failure.subscribe();
+        loop {
+            if let Some(reason) = failure.borrow_and_update().clone() {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                return "the engine has stopped".into();
+            }
+        }
+    }
+
+    /// The partition of an instance.
+    pub(crate) fn partition(&self, id: &str) -> usize {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        (hasher.finish() % self.shared.partitions.len().max(1) as u64) as usize
+    }
+
+    async fn send(&self, id: &str, message: Message) -> Result<(), Error> {
+        let Some(partition) = self.shared.partitions.get(self.partition(id)) else { return Err(Error::Stopping) };
+        partition.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy {
+                what: format!("{} inputs are queued, the most that may be", self.shared.options.max_queued),
+                retry_after_seconds: 1,
+            },
+            mpsc::error::TrySendError::Closed(_) => self.stopped(),
+        })
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        answer.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// Why the engine does not answer any more.
+    fn stopped(&self) -> Error {
+        match self.shared.failure.borrow().clone() {
+            Some(reason) => Error::Store(pavane_store::Error::Failed { path: "the store".into(), reason }),
+            None => Error::Stopping,
+        }
+    }
+
+    /// Reads of the store block; they get a thread for it.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, pavane_store::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.shared.store.clone();
+        match tokio::task::spawn_blocking(move || read(&*store)).await {
+            Ok(result) => result.map_err(Error::Store),
+            Err(_) => Err(Error::Stopping),
+        }
+    }
+}
+
+/// Brings an instance back from its journal.
+pub(crate) fn replay(store: &dyn Store, program: &Program, id: &str) -> Result<State, pavane_store::Error> {
+    let mut state = State::default();
+    loop {
+        let entries = store.journal(id, state.seq(), PAGE)?;
+        state.extend(program, &entries).map_err(|reason| pavane_store::Error::Failed {
+            path: "the journal".into(),
+            reason: format!("{reason}; it is damaged, or a newer program wrote it"),
+        })?;
+        if entries.len() < PAGE {
+            return Ok(state);
+        }
     }
 }

@@ -1,10 +1,19 @@
 //! The async shell of Pavane: it loads, decides, commits, and only then performs.
 //!
-//! Start reading at [`Engine`], the handle everybody else holds. It must not know a workflow rule: those are in
-//! `pavane-core`. It must not know SQL: that is in `pavane-store`.
+//! Start reading at [`Engine`], the handle everybody else holds; then `driver`, the one loop behind it. This crate must
+//! not know a workflow rule: those are in `pavane-core`. It must not know SQL: that is in `pavane-store`.
 
+mod driver;
 pub mod effects;
 mod engine;
+mod outbox;
+mod registry;
 pub mod services;
 
 pub use engine::*;
+
+/// The clock of the whole process: nothing else asks for the time.
+pub(crate) fn now() -> pavane_core::Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    pavane_core::Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,9 +1,17 @@
 //! The store port: what must be durable, and how it is read back.
 //!
 //! A store keeps opaque journal entries and record rows. It knows no workflow rule: which rows belong to a step is
-//! decided by the runtime and handed over as one [`Commit`]. Start reading at [`Store`].
+//! decided by the runtime and handed over as one [`Commit`]. Start reading at [`Store`]; [`Memory`] says in the fewest
+//! words what every store does, [`Sqlite`] does it durably, and `tests/contract.rs` holds both to it.
+
+mod batch;
+mod memory;
+mod sqlite;
 
 use std::fmt;
+
+pub use memory::Memory;
+pub use sqlite::{Sqlite, Stats};
 
 use pavane_core::Timestamp;
 use pavane_core::engine::Subscription;
@@ -25,6 +33,8 @@ pub struct Commit {
     pub subscriptions: Option<Vec<Subscription>>,
     /// Events published by this step, appended to the outbox in order.
     pub publish: Vec<CloudEvent>,
+    /// How far a reader of the outbox has come: its name and the position it has dealt with.
+    pub consumed: Option<(String, u64)>,
 }
 
 /// When an instance needs attention.
@@ -134,13 +144,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// transaction is written go into one (group commit).
     fn commit(&self, batch: Vec<Commit>, done: Done);
 
-    /// Keeps a definition; deploying the same name and version replaces it.
+    /// Keeps a definition. Of one name and version the one deployed last counts; older ones stay for the instances that
+    /// are pinned to their digest.
     ///
     /// # Errors
     /// See [`Error`].
     fn deploy(&self, definition: &Deployed) -> Result<(), Error>;
 
-    /// All definitions.
+    /// All definitions, in the order of their deployment.
     ///
     /// # Errors
     /// See [`Error`].
@@ -170,11 +181,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// See [`Error`].
     fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error>;
 
-    /// Instances that are due by `until`, soonest first, at most `limit`: id and when ([`Due::Now`] first).
+    /// Instances that are due by `until`, soonest first, at most `limit`: id and when. Those with [`Due::Now`] come
+    /// first when `owed` asks for them, and are left out otherwise.
     ///
     /// # Errors
     /// See [`Error`].
-    fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error>;
+    fn due(&self, owed: bool, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error>;
 
     /// Ids of instances subscribed to events of this type (exactly, or to all).
     ///
@@ -182,9 +194,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// See [`Error`].
     fn subscribers(&self, event_type: &str) -> Result<Vec<String>, Error>;
 
-    /// Published events after position `after`, in order, with their positions, at most `limit`.
+    /// Published events that `reader` has not dealt with ([`Commit::consumed`]), in order, with their positions, at most
+    /// `limit`.
     ///
     /// # Errors
     /// See [`Error`].
-    fn published(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
+    fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
 }

@@ -25,3 +25,14 @@ impl Reading {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
 }
+
+/// Reads any JSON or YAML document as data, with the same budget as a definition.
+///
+/// # Errors
+/// What is malformed, and where.
+pub fn document(text: &str) -> Result<crate::Value, String> {
+    match node::parse(text) {
+        Ok(root) => Ok(root.value()),
+        Err(malformed) => Err(format!("{}:{}: {}", malformed.at.line, malformed.at.column, malformed.message)),
+    }
+}

@@ -21,16 +21,29 @@ impl State {
     /// A sentence that says which entry cannot be read.
     pub fn replay<'a>(program: &Program, entries: impl IntoIterator<Item = &'a JournalEntry>) -> Result<State, String> {
         let mut state = State::default();
+        state.extend(program, entries)?;
+        Ok(state)
+    }
+
+    /// Folds further journal entries onto this state.
+    ///
+    /// # Errors
+    /// As for [`State::replay`].
+    pub fn extend<'a>(
+        &mut self,
+        program: &Program,
+        entries: impl IntoIterator<Item = &'a JournalEntry>,
+    ) -> Result<(), String> {
         for entry in entries {
             let events: Vec<Event> = serde_json::from_str(&entry.payload).map_err(|e| {
                 format!("step {} of instance {} cannot be read: {e}", entry.seq, entry.workflow_instance_id)
             })?;
             for event in &events {
-                state.apply(program, entry.timestamp, event);
+                self.apply(program, entry.timestamp, event);
             }
-            state.seq = entry.seq;
+            self.seq = entry.seq;
         }
-        Ok(state)
+        Ok(())
     }
 
     /// Applies one event that happened at `at`.

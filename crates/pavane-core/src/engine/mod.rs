@@ -97,7 +97,7 @@ pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -
         event_type: cause.event_type.to_owned(),
         subject: cause.subject,
         service_task_id: cause.run.map(|run| format!("{id}:{run}")),
-        correlation_id: state.start.as_ref().map(|s| s.correlation_id.clone()).unwrap_or_default(),
+        correlation_id: state.correlation_id().to_owned(),
         causation_id: cause.causation,
         // Events are plain data: writing them to memory cannot fail.
         payload: serde_json::to_string(&events).unwrap_or_default(),

@@ -446,6 +446,11 @@ impl State {
         self.start.as_ref()?.parent.as_ref()
     }
 
+    /// Id of the outermost instance of the chain of sub-workflows it belongs to.
+    pub fn correlation_id(&self) -> &str {
+        self.start.as_ref().map_or("", |s| &s.correlation_id)
+    }
+
     /// How many steps the journal of this instance holds.
     pub fn seq(&self) -> u64 {
         self.seq

@@ -249,6 +249,8 @@ pub struct Child {
     pub version: String,
     /// Raw input.
     pub input: Value,
+    /// Task reference in the parent.
+    pub reference: String,
     /// Whether the parent waits. When false, the start alone is reported (as a result of `null`).
     pub wait: bool,
 }

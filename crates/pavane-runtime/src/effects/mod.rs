@@ -1,8 +1,15 @@
 //! Performing what the machine asks for. One file per protocol.
 
+mod http;
+mod network;
+mod openapi;
+mod secrets;
+
 use std::future::Future;
 use std::pin::Pin;
 
+pub use http::Network;
+pub use network::NetworkOptions;
 use pavane_core::Value;
 use pavane_core::engine::{Call, Outcome};
 

@@ -25,6 +25,7 @@ impl Machine<'_> {
             name: code.name.clone(),
             version: code.version.clone(),
             input,
+            reference: self.top(t).map(|(_, node)| node.reference.to_string()).unwrap_or_default(),
             wait: code.wait,
         };
         self.emit(Event::ChildRequested { t, address, child });

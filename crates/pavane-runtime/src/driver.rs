@@ -1,0 +1,673 @@
+//! The driver: load, decide, commit, perform. One for each partition of instances, and the only writer of them.
+//!
+//! Inputs that have gathered are decided together and their commits handed to the store as one batch, with what is to
+//! follow kept as data; the store's one wake brings the batch back, and only then effects are performed and callers
+//! answered. While a batch is written the next one gathers: nobody waits for a clock. Nothing is kept for an instance
+//! that merely waits: it comes back by replay, which is also the only way it comes back after a crash.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pavane_core::engine::{CallId, Certainty, Command, Effect, Input, Outcome, Rejected, Start, State, Wake, decide};
+use pavane_core::problem::Kind;
+use pavane_core::program::Program;
+use pavane_core::record::{Status, WorkflowInstance};
+use pavane_core::{Problem, Timestamp, Value};
+use pavane_store::{Commit, Due};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::effects::Context;
+use crate::{Engine, Error, Started, now, replay};
+
+/// Batches handed to the store and not back yet: one is written while the next is filled.
+const MAX_BATCHES: usize = 2;
+
+/// Messages taken before the commits they led to are handed over.
+const MAX_GATHERED: usize = 1_024;
+
+/// An instance that waits longer than this leaves memory.
+const KEPT_WAITING: i64 = 1_000;
+
+/// How often the store is asked for instances that fall due, and how far ahead.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Instances taken up at once: their histories are read on threads that other reads need, too.
+const MAX_LOADING: usize = 64;
+
+/// Callers that wait for one instance, at most.
+const MAX_WAITERS: usize = 10_000;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What reaches a driver from outside.
+pub(crate) enum Message {
+    Start { program: Arc<Program>, start: Box<Start>, keyed: bool, reply: Reply<Started> },
+    Input { id: String, command: Command, reply: Option<Reply<()>> },
+    Wait { id: String, reply: oneshot::Sender<Box<WorkflowInstance>> },
+    Stop { until: Instant },
+}
+
+/// What comes back to a driver from work it began. Bounded by what it may begin.
+enum Back {
+    Committed { batch: Vec<Continuation>, result: Result<(), pavane_store::Error> },
+    Outcome { id: String, call: CallId, outcome: Outcome },
+    ChildStarted { id: String, call: CallId, wait: bool, result: Result<(), Problem> },
+    Loaded { id: String, result: Result<Option<Box<Loaded>>, Error> },
+    Due(Result<Vec<(String, Due)>, Error>),
+}
+
+struct Loaded {
+    record: WorkflowInstance,
+    program: Arc<Program>,
+    state: State,
+}
+
+/// What follows when a commit is durable.
+struct Continuation {
+    id: String,
+    answer: Option<Answer>,
+    published: bool,
+    /// The status the instance reached with it, when that is its last.
+    ended: Option<Status>,
+}
+
+enum Answer {
+    Started(Reply<Started>),
+    Done(Reply<()>),
+}
+
+/// An instance in memory.
+struct Active {
+    program: Arc<Program>,
+    state: State,
+    /// Effects begun; the id of the sub-workflow for those that are one.
+    in_flight: HashMap<CallId, Option<String>>,
+    /// Effects that were owed when the instance was loaded: they may have been begun before a crash.
+    recovered: BTreeSet<CallId>,
+    /// Steps decided and not durable yet.
+    uncommitted: usize,
+}
+
+pub(crate) struct Driver {
+    engine: Engine,
+    index: usize,
+    inbox: mpsc::Receiver<Message>,
+    back: mpsc::UnboundedReceiver<Back>,
+    back_sender: mpsc::UnboundedSender<Back>,
+    active: HashMap<String, Active>,
+    /// Inputs for instances on their way into memory.
+    loading: HashMap<String, Vec<Message>>,
+    waiters: HashMap<String, Vec<oneshot::Sender<Box<WorkflowInstance>>>>,
+    timers: BTreeSet<(Timestamp, String)>,
+    batch: Vec<Commit>,
+    continuations: Vec<Continuation>,
+    batches: usize,
+    polling: bool,
+    next_poll: Instant,
+    /// After a restart, everything that is owed is asked for first.
+    owed: bool,
+    stop: Option<Instant>,
+}
+
+impl Driver {
+    pub fn new(engine: Engine, index: usize, inbox: mpsc::Receiver<Message>) -> Driver {
+        let (back_sender, back) = mpsc::unbounded_channel();
+        Driver {
+            engine,
+            index,
+            inbox,
+            back,
+            back_sender,
+            active: HashMap::new(),
+            loading: HashMap::new(),
+            waiters: HashMap::new(),
+            timers: BTreeSet::new(),
+            batch: Vec::new(),
+            continuations: Vec::new(),
+            batches: 0,
+            polling: false,
+            next_poll: Instant::now(),
+            owed: true,
+            stop: None,
+        }
+    }
+
+    /// Runs until it is stopped, or until the store fails.
+    pub async fn run(mut self) {
+        let mut messages = Vec::with_capacity(MAX_GATHERED);
+        let mut backs = Vec::with_capacity(MAX_GATHERED);
+        while !self.finished() {
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                _ = self.back.recv_many(&mut backs, MAX_GATHERED) => {}
+                count = self.inbox.recv_many(&mut messages, MAX_GATHERED) => {
+                    // Every handle is gone: nobody can ask for anything any more.
+                    if count == 0 {
+                        self.stop.get_or_insert_with(Instant::now);
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            for back in backs.drain(..) {
+                if let Err(failure) = self.take_back(back) {
+                    self.fail(&failure);
+                    return;
+                }
+            }
+            for message in messages.drain(..) {
+                self.take(message);
+            }
+            // What has come meanwhile belongs into the same batch.
+            while self.batch.len() < MAX_GATHERED
+                && let Ok(message) = self.inbox.try_recv()
+            {
+                self.take(message);
+            }
+            self.fire_timers();
+            self.poll();
+            self.flush();
+        }
+    }
+
+    fn finished(&self) -> bool {
+        let Some(until) = self.stop else { return false };
+        let idle = self.batch.is_empty() && self.batches == 0;
+        let calls = self.active.values().any(|active| !active.in_flight.is_empty());
+        idle && (!calls || Instant::now() >= until)
+    }
+
+    fn wake(&self) -> Instant {
+        let timer = self.timers.first().map(|(at, _)| {
+            let millis = u64::try_from(at.since(now())).unwrap_or(0);
+            Instant::now() + Duration::from_millis(millis)
+        });
+        let poll = if self.polling { None } else { Some(self.next_poll) };
+        let stop = self.stop.map(|until| until.min(Instant::now() + Duration::from_millis(50)));
+        [timer, poll, stop].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + POLL)
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Stop { until } => self.stop = Some(until),
+            Message::Wait { id, reply } => {
+                let waiters = self.waiters.entry(id).or_default();
+                // Those whose callers have given up make room.
+                waiters.retain(|waiter| !waiter.is_closed());
+                if waiters.len() < MAX_WAITERS {
+                    waiters.push(reply);
+                }
+            }
+            Message::Start { program, start, keyed, reply } => {
+                let id = start.id.clone();
+                if let Some(active) = self.active.get(&id) {
+                    let record = active.state.record(&active.program);
+                    self.attach(&record, &program, &start, reply);
+                } else if keyed || self.loading.contains_key(&id) {
+                    self.load(id, Message::Start { program, start, keyed: true, reply });
+                } else {
+                    self.create(program, *start, reply);
+                }
+            }
+            Message::Input { id, command, reply } => {
+                if self.active.contains_key(&id) {
+                    self.step(&id, command, reply.map(Answer::Done));
+                } else {
+                    self.load(id.clone(), Message::Input { id, command, reply });
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, program: Arc<Program>, start: Start, reply: Reply<Started>) {
+        let id = start.id.clone();
+        self.insert(id.clone(), Active::new(program, State::default()));
+        self.step(&id, Command::Start(start), Some(Answer::Started(reply)));
+    }
+
+    /// A start for an instance that exists: the same one, or a conflict.
+    fn attach(&self, record: &WorkflowInstance, program: &Program, start: &Start, reply: Reply<Started>) {
+        let same = record.namespace == program.document().namespace
+            && record.name == program.document().name
+            && record.input == start.input;
+        let answer = if same {
+            Ok(Started { id: record.id.clone(), attached: true })
+        } else {
+            Err(Error::Conflict(format!(
+                "instance {} was started with the same key but another workflow or input: use another key",
+                record.id
+            )))
+        };
+        if same
+            && record.status.is_terminal()
+            && let Some(parent) = &start.parent
+        {
+            self.tell_parent(parent.clone(), record);
+        }
+        let _ = reply.send(answer);
+    }
+
+    fn insert(&mut self, id: String, active: Active) {
+        if self.active.insert(id, active).is_none() {
+            self.engine.shared.tally.active.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(active) = self.active.remove(id) {
+            self.engine.shared.tally.active.fetch_sub(1, Ordering::Relaxed);
+            if let Some(at) = active.state.next_timer() {
+                self.timers.remove(&(at, id.to_owned()));
+            }
+        }
+    }
+
+    /// Brings an instance into memory and keeps what is for it until it is there.
+    fn load(&mut self, id: String, message: Message) {
+        let begun = self.loading.contains_key(&id);
+        self.loading.entry(id.clone()).or_default().push(message);
+        if !begun {
+            self.begin_load(id);
+        }
+    }
+
+    fn begin_load(&self, id: String) {
+        let (engine, back) = (self.engine.clone(), self.back_sender.clone());
+        tokio::spawn(async move {
+            let (reader, wanted) = (engine.clone(), id.clone());
+            let result = engine
+                .blocking(move |store| {
+                    let Some(record) = store.instance(&wanted)? else { return Ok(None) };
+                    let Some(program) = reader.shared.registry.by_digest(&record.digest) else {
+                        tracing::error!(instance = wanted, digest = record.digest, "its program is not deployed");
+                        return Ok(None);
+                    };
+                    let state = replay(store, &program, &wanted)?;
+                    Ok(Some(Box::new(Loaded { record, program, state })))
+                })
+                .await;
+            let _ = back.send(Back::Loaded { id, result });
+        });
+    }
+
+    fn loaded(&mut self, id: &str, loaded: Option<Box<Loaded>>) {
+        let waiting = self.loading.remove(id).unwrap_or_default();
+        match loaded {
+            Some(loaded) => {
+                let Loaded { record, program, state } = *loaded;
+                let mut active = Active::new(program, state);
+                active.recovered = active.state.outstanding().iter().map(Effect::call_id).collect();
+                self.insert(id.to_owned(), active);
+                for message in waiting {
+                    match message {
+                        Message::Start { program, start, reply, .. } => self.attach(&record, &program, &start, reply),
+                        message => self.take(message),
+                    }
+                }
+                self.perform(id);
+                self.arm(id);
+                self.settle(id);
+            }
+            None => {
+                for message in waiting {
+                    match message {
+                        Message::Start { program, start, reply, .. } if !self.active.contains_key(&start.id) => {
+                            self.create(program, *start, reply);
+                        }
+                        Message::Input { id, reply: Some(reply), .. } if !self.active.contains_key(&id) => {
+                            let _ = reply.send(Err(Error::UnknownInstance(id)));
+                        }
+                        Message::Input { id, reply: None, .. } if !self.active.contains_key(&id) => {}
+                        message => self.take(message),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides one input and keeps what follows until it is durable.
+    fn step(&mut self, id: &str, command: Command, answer: Option<Answer>) {
+        let Some(active) = self.active.get_mut(id) else { return };
+        let timer = active.state.next_timer();
+        let was_ended = active.state.status().is_terminal();
+        let input = Input { at: now(), command };
+        match decide(&active.program, &self.engine.shared.options.host, &mut active.state, input) {
+            Ok(step) => {
+                let status = active.state.status();
+                active.uncommitted += 1;
+                self.continuations.push(Continuation {
+                    id: id.to_owned(),
+                    answer,
+                    published: !step.publish.is_empty(),
+                    ended: (status.is_terminal() && !was_ended).then_some(status),
+                });
+                self.batch.push(Commit {
+                    entry: Some(step.entry),
+                    instance: step.instance,
+                    due: match active.state.wake() {
+                        Wake::OnInput => Due::OnInput,
+                        Wake::Now => Due::Now,
+                        Wake::At(at) => Due::At(at),
+                    },
+                    tasks: step.tasks,
+                    subscriptions: step.subscriptions,
+                    publish: step.publish,
+                    consumed: None,
+                });
+                if let Some(at) = timer {
+                    self.timers.remove(&(at, id.to_owned()));
+                }
+                self.arm(id);
+            }
+            Err(rejected) => {
+                self.refuse(rejected, answer);
+                self.settle(id);
+            }
+        }
+    }
+
+    fn refuse(&self, rejected: Rejected, answer: Option<Answer>) {
+        let error = match rejected {
+            // An answer or an event that nobody waits for any more is dealt with.
+            Rejected::Stale => None,
+            Rejected::Invalid(problem) => Some(Error::InvalidInput(problem)),
+            Rejected::Conflict(why) => Some(Error::Conflict(why)),
+        };
+        match (answer, error) {
+            (Some(Answer::Done(reply)), error) => drop(reply.send(error.map_or(Ok(()), Err))),
+            (Some(Answer::Started(reply)), error) => {
+                let _ = reply.send(Err(error.unwrap_or(Error::Conflict("the instance exists already".into()))));
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Keeps the next timer of an instance in memory.
+    fn arm(&mut self, id: &str) {
+        if let Some(at) = self.active.get(id).and_then(|active| active.state.next_timer()) {
+            self.timers.insert((at, id.to_owned()));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = now();
+        while let Some((at, id)) = self.timers.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.timers.remove(&(at, id.clone()));
+            self.step(&id, Command::Tick, None);
+        }
+    }
+
+    /// Asks the store for what falls due among the instances that are not in memory.
+    fn poll(&mut self) {
+        if self.polling || self.stop.is_some() || Instant::now() < self.next_poll {
+            return;
+        }
+        self.polling = true;
+        let (engine, back, owed) = (self.engine.clone(), self.back_sender.clone(), self.owed);
+        let until = now().plus_millis(i64::try_from(POLL.as_millis()).unwrap_or(0));
+        // What is in memory is still listed as due until its next commit: ask for that much more.
+        let limit = if owed { usize::MAX } else { self.active.len() + MAX_LOADING };
+        tokio::spawn(async move {
+            let due = engine.blocking(move |store| store.due(owed, until, limit)).await;
+            let _ = back.send(Back::Due(due));
+        });
+    }
+
+    fn due(&mut self, due: Vec<(String, Due)>) {
+        self.polling = false;
+        self.owed = false;
+        self.next_poll = Instant::now() + POLL;
+        for (id, _) in due {
+            if self.engine.partition(&id) == self.index
+                && !self.active.contains_key(&id)
+                && !self.loading.contains_key(&id)
+            {
+                self.loading.insert(id.clone(), Vec::new());
+                self.begin_load(id);
+            }
+        }
+    }
+
+    /// Hands the gathered commits to the store, if it is ready for them.
+    fn flush(&mut self) {
+        if self.batch.is_empty() || self.batches >= MAX_BATCHES {
+            return;
+        }
+        self.batches += 1;
+        let tally = &self.engine.shared.tally;
+        tally.batches.fetch_add(1, Ordering::Relaxed);
+        tally.steps.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+        let commits = std::mem::take(&mut self.batch);
+        let batch = std::mem::take(&mut self.continuations);
+        let back = self.back_sender.clone();
+        self.engine.shared.store.commit(
+            commits,
+            Box::new(move |result| {
+                let _ = back.send(Back::Committed { batch, result });
+            }),
+        );
+    }
+
+    fn take_back(&mut self, back: Back) -> Result<(), Error> {
+        match back {
+            Back::Committed { batch, result } => {
+                self.batches -= 1;
+                result.map_err(Error::Store)?;
+                for continuation in batch {
+                    self.committed(continuation);
+                }
+            }
+            Back::Outcome { id, call, outcome } => {
+                if let Some(active) = self.active.get_mut(&id) {
+                    active.in_flight.remove(&call);
+                    let outcome = active.corrected(call, outcome);
+                    self.step(&id, Command::Outcome { call, outcome }, None);
+                }
+            }
+            Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
+            Back::Loaded { id, result } => self.loaded(&id, result?),
+            Back::Due(due) => self.due(due?),
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, continuation: Continuation) {
+        let Continuation { id, answer, published, ended } = continuation;
+        match answer {
+            Some(Answer::Started(reply)) => {
+                self.engine.shared.tally.started.fetch_add(1, Ordering::Relaxed);
+                let _ = reply.send(Ok(Started { id: id.clone(), attached: false }));
+            }
+            Some(Answer::Done(reply)) => drop(reply.send(Ok(()))),
+            None => {}
+        }
+        if published {
+            self.engine.shared.published.notify_one();
+        }
+        if let Some(active) = self.active.get_mut(&id) {
+            active.uncommitted -= 1;
+        }
+        if let Some(status) = ended {
+            self.ended(&id, status);
+        }
+        self.perform(&id);
+        self.settle(&id);
+    }
+
+    /// Tells everybody who waits for the instance.
+    fn ended(&mut self, id: &str, status: Status) {
+        let tally = &self.engine.shared.tally;
+        match status {
+            Status::Completed => tally.completed.fetch_add(1, Ordering::Relaxed),
+            Status::Cancelled => tally.cancelled.fetch_add(1, Ordering::Relaxed),
+            _ => tally.faulted.fetch_add(1, Ordering::Relaxed),
+        };
+        let Some(active) = self.active.get(id) else { return };
+        let parent = active.state.parent().cloned();
+        let waiters = self.waiters.remove(id).unwrap_or_default();
+        if waiters.is_empty() && parent.is_none() {
+            return;
+        }
+        let record = active.state.record(&active.program);
+        if let Some(parent) = parent {
+            self.tell_parent(parent, &record);
+        }
+        for waiter in waiters {
+            let _ = waiter.send(Box::new(record.clone()));
+        }
+    }
+
+    fn tell_parent(&self, parent: pavane_core::engine::Parent, record: &WorkflowInstance) {
+        let cancelled = || Kind::Runtime.problem("the sub-workflow was cancelled");
+        let result = match record.status {
+            Status::Completed => Ok(record.output.clone().unwrap_or_default()),
+            _ => Err(record.error.clone().unwrap_or_else(cancelled)),
+        };
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            let command = Command::Child { call: parent.call, result };
+            // A parent that does not answer now asks for its child's end when it comes back.
+            if let Err(error) = engine.command(&parent.instance, command).await {
+                tracing::debug!(parent = parent.instance, %error, "a sub-workflow's end waits for its parent");
+            }
+        });
+    }
+
+    /// Begins what an instance is owed and has not begun, once all its decisions are durable.
+    fn perform(&mut self, id: &str) {
+        let Some(active) = self.active.get_mut(id).filter(|active| active.uncommitted == 0) else { return };
+        let outstanding = active.state.outstanding();
+        let gone: Vec<Option<String>> = {
+            let owed: BTreeSet<CallId> = outstanding.iter().map(Effect::call_id).collect();
+            let calls: Vec<CallId> = active.in_flight.keys().filter(|call| !owed.contains(call)).copied().collect();
+            calls.into_iter().filter_map(|call| active.in_flight.remove(&call)).collect()
+        };
+        let mut begin = Vec::new();
+        for effect in outstanding {
+            let call = effect.call_id();
+            if active.in_flight.contains_key(&call) {
+                continue;
+            }
+            let child = match &effect {
+                Effect::StartChild { child, .. } if child.wait => Some(child.id.clone()),
+                _ => None,
+            };
+            active.in_flight.insert(call, child);
+            begin.push(effect);
+        }
+        let correlation = active.state.correlation_id().to_owned();
+        for child in gone.into_iter().flatten() {
+            self.cancel(child);
+        }
+        for effect in begin {
+            match effect {
+                Effect::Call(call) => self.call(id, call),
+                Effect::StartChild { call, child } => self.start_child(id, call, child, correlation.clone()),
+            }
+        }
+    }
+
+    fn call(&self, id: &str, call: pavane_core::engine::Call) {
+        let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
+        engine.shared.tally.calls.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            // The semaphore is never closed; calls wait for it in order.
+            let _permit = engine.shared.calls.acquire().await;
+            let call_id = call.id;
+            let outcome = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
+            let _ = back.send(Back::Outcome { id, call: call_id, outcome });
+        });
+    }
+
+    fn start_child(&self, id: &str, call: CallId, child: pavane_core::engine::Child, correlation: String) {
+        let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
+        let wait = child.wait;
+        let parent = wait.then(|| pavane_core::engine::Parent {
+            instance: id.clone(),
+            call,
+            reference: child.reference.clone(),
+        });
+        tokio::spawn(async move {
+            let result = loop {
+                match engine.start_child(child.clone(), correlation.clone(), parent.clone()).await {
+                    Ok(_) => break Ok(()),
+                    Err(Error::Busy { retry_after_seconds, .. }) => {
+                        tokio::time::sleep(Duration::from_secs(retry_after_seconds)).await;
+                    }
+                    // It is started when this engine, or the next, is back.
+                    Err(Error::Stopping | Error::Store(_)) => return,
+                    Err(Error::InvalidInput(problem)) => break Err(problem),
+                    Err(error) => break Err(Kind::Configuration.problem(error.to_string())),
+                }
+            };
+            let _ = back.send(Back::ChildStarted { id, call, wait, result });
+        });
+    }
+
+    fn child_started(&mut self, id: &str, call: CallId, wait: bool, result: Result<(), Problem>) {
+        let result = match result {
+            Ok(()) if wait => return,
+            Ok(()) => Ok(Value::NULL),
+            Err(problem) => Err(problem),
+        };
+        if let Some(active) = self.active.get_mut(id) {
+            active.in_flight.remove(&call);
+            self.step(id, Command::Child { call, result }, None);
+        }
+    }
+
+    /// Cancels a sub-workflow that nobody waits for any more.
+    fn cancel(&self, child: String) {
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            let command = Command::Cancel { reason: "its parent does not wait for it any more".into() };
+            // It may have ended by itself.
+            let _ = engine.command(&child, command).await;
+        });
+    }
+
+    /// Lets an instance go that needs no memory.
+    fn settle(&mut self, id: &str) {
+        let Some(active) = self.active.get(id) else { return };
+        if active.uncommitted > 0 || !active.in_flight.is_empty() {
+            return;
+        }
+        let idle = match active.state.wake() {
+            Wake::Now => false,
+            Wake::OnInput => true,
+            Wake::At(at) => at.since(now()) > KEPT_WAITING,
+        };
+        if idle || active.state.is_closed() {
+            self.forget(id);
+        }
+    }
+
+    /// The store failed: nothing more is decided, and nobody is told what is not durable.
+    fn fail(&mut self, failure: &Error) {
+        tracing::error!(%failure, "the store failed; the engine stops");
+        self.engine.shared.failure.send_replace(Some(failure.to_string()));
+        self.engine.shared.stopping.send_replace(true);
+    }
+}
+
+impl Active {
+    fn new(program: Arc<Program>, state: State) -> Active {
+        Active { program, state, in_flight: HashMap::new(), recovered: BTreeSet::new(), uncommitted: 0 }
+    }
+
+    /// A request that did not leave this time may have left before the process came back.
+    fn corrected(&mut self, call: CallId, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Failure { problem, certainty: Certainty::NotSent } if self.recovered.remove(&call) => {
+                Outcome::Failure { problem, certainty: Certainty::Indeterminate }
+            }
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! HTTP calls: from an evaluated request to an outcome.
+//!
+//! Whatever happens becomes an [`Outcome`]; what matters most is its certainty. A service that answered has decided; a
+//! connection that was never made has done nothing; everything else may have happened, and only a repeat with the same
+//! key can tell.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::{Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use pavane_core::definition::CallOutput;
+use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request};
+use pavane_core::problem::Kind;
+use pavane_core::{Problem, Value};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::network::{NetworkOptions, Pooled, client};
+use super::openapi::Documents;
+use super::secrets;
+use super::{Context, Effects, Performing};
+use crate::services::Service;
+
+/// Redirects followed, as browsers do.
+const MAX_REDIRECTS: usize = 10;
+
+/// How much of an error's body goes into its detail.
+const EXCERPT: usize = 300;
+
+/// Authorities whose limits are remembered. A workflow that calls more hosts than this shares limits among them.
+const MAX_AUTHORITIES: usize = 10_000;
+
+/// Headers whose values are credentials.
+const PRIVATE: [&str; 4] = ["authorization", "cookie", "set-cookie", "proxy-authorization"];
+
+/// What a query component may not hold as it is.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The network: the effects of the product.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    options: NetworkOptions,
+    client: Pooled,
+    documents: Documents,
+    authorities: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("services", &self.0.options.services).finish_non_exhaustive()
+    }
+}
+
+/// An answer, read whole.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Where it came from, after redirects.
+    pub uri: String,
+    /// What was sent.
+    pub sent: HeaderMap,
+}
+
+/// A call that got no answer.
+pub(super) struct NoAnswer {
+    pub problem: Problem,
+    pub certainty: Certainty,
+}
+
+impl NoAnswer {
+    fn never_sent(problem: Problem) -> NoAnswer {
+        NoAnswer { problem, certainty: Certainty::NotSent }
+    }
+}
+
+impl Network {
+    /// Sets the client up.
+    ///
+    /// # Errors
+    /// A CA file that cannot be read.
+    pub fn new(options: NetworkOptions) -> Result<Network, String> {
+        let client = client(&options)?;
+        Ok(Network(Arc::new(Inner { options, client, documents: Documents::default(), authorities: Mutex::default() })))
+    }
+
+    /// What it was set up with.
+    pub fn options(&self) -> &NetworkOptions {
+        &self.0.options
+    }
+
+    async fn perform(&self, context: Context, call: Call) -> Outcome {
+        let now = crate::now();
+        let left = call.deadline.map(|at| Duration::from_millis(u64::try_from(at.since(now)).unwrap_or(0)));
+        let request = match self.resolve(&call.request).await {
+            Ok(request) => request,
+            Err(problem) => return Outcome::Failure { problem, certainty: Certainty::NotSent },
+        };
+        let service = request
+            .uri
+            .parse::<Uri>()
+            .ok()
+            .and_then(|uri| uri.host().and_then(|h| self.0.options.services.get(h).cloned()));
+        let limit = service.as_ref().and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
+        let deadline = Instant::now() + left.map_or(limit, |left| left.min(limit));
+        let headers = own_headers(&context, &call);
+        match self.exchange(&request, headers, service.as_deref(), deadline).await {
+            Ok(answer) => outcome(&request, answer),
+            Err(NoAnswer { problem, certainty }) => Outcome::Failure { problem, certainty },
+        }
+    }
+
+    /// The HTTP request a call comes to, with its secrets opened.
+    async fn resolve(&self, request: &Request) -> Result<HttpRequest, Problem> {
+        let denied = |why: String| Kind::Authorization.problem(why);
+        match request {
+            Request::Http(request) => secrets::open_request(request, &self.0.options.secrets).map_err(denied),
+            Request::OpenApi(operation) => {
+                let request = self.0.documents.request(self, operation).await?;
+                secrets::open_request(&request, &self.0.options.secrets).map_err(denied)
+            }
+        }
+    }
+
+    /// Sends a request and reads its answer, redirects included.
+    pub(super) async fn exchange(
+        &self,
+        request: &HttpRequest,
+        own: HeaderMap,
+        service: Option<&Service>,
+        deadline: Instant,
+    ) -> Result<Answer, NoAnswer> {
+        let wrong = |why: String| NoAnswer::never_sent(Kind::Configuration.problem(why));
+        let mut method = Method::from_bytes(request.method.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        let mut uri = target(request, service).map_err(wrong)?;
+        let mut body = Bytes::new();
+        let mut headers = author_headers(request).map_err(wrong)?;
+        if let Some(value) = &request.body {
+            body = encode(value, &mut headers);
+        }
+        headers.extend(own);
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.send(&method, &uri, headers.clone(), body.clone(), service, deadline).await?;
+            let next = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| join(&uri, l));
+            let Some(next) = next.filter(|_| request.redirect && answer.status.is_redirection()) else {
+                return Ok(answer);
+            };
+            if answer.status == StatusCode::SEE_OTHER {
+                (method, body) = (Method::GET, Bytes::new());
+                headers.remove(CONTENT_TYPE);
+            }
+            if next.authority() != uri.authority() {
+                PRIVATE.iter().for_each(|name| drop(headers.remove(*name)));
+            }
+            uri = next;
+        }
+        let problem = Kind::Communication.problem(format!("{uri} redirects more than {MAX_REDIRECTS} times"));
+        Err(NoAnswer { problem, certainty: Certainty::Definite })
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        service: Option<&Service>,
+        deadline: Instant,
+    ) -> Result<Answer, NoAnswer> {
+        let what = || match service {
+            Some(service) => format!("{method} {uri} (service {})", service.name),
+            None => format!("{method} {uri}"),
+        };
+        let late = |sent: bool| {
+            let problem = Kind::Timeout.problem(format!("{} was not answered in time", what()));
+            NoAnswer { problem, certainty: if sent { Certainty::Indeterminate } else { Certainty::NotSent } }
+        };
+        let turn = async {
+            let authority = self.authority(uri);
+            // Neither semaphore is ever closed.
+            let permit = authority.acquire_owned().await.ok();
+            let limited = match service.and_then(|s| s.in_flight.as_ref()) {
+                Some(limit) => limit.acquire().await.ok(),
+                None => None,
+            };
+            (permit, limited)
+        };
+        let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else { return Err(late(false)) };
+        let sent = headers.clone();
+        let mut request = http::Request::new(Full::new(body));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        let response = match tokio::time::timeout_at(deadline, self.0.client.request(request)).await {
+            Err(_) => return Err(late(true)),
+            Ok(Err(error)) => {
+                let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
+                let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
+                return Err(NoAnswer { problem, certainty });
+            }
+            Ok(Ok(response)) => response,
+        };
+        let (head, incoming) = response.into_parts();
+        let max = self.0.options.max_body;
+        let body = match tokio::time::timeout_at(deadline, Limited::new(incoming, max).collect()).await {
+            Err(_) => return Err(late(true)),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let why = format!(
+                    "{} answered with a body over {max} bytes, the most that is taken (`http.max_body`)",
+                    what()
+                );
+                return Err(NoAnswer {
+                    problem: Kind::Communication.problem(why),
+                    certainty: Certainty::Indeterminate,
+                });
+            }
+            Ok(Err(error)) => {
+                let why = format!("the answer of {} broke off: {}", what(), causes(&*error));
+                return Err(NoAnswer {
+                    problem: Kind::Communication.problem(why),
+                    certainty: Certainty::Indeterminate,
+                });
+            }
+            Ok(Ok(body)) => body.to_bytes(),
+        };
+        Ok(Answer { status: head.status, headers: head.headers, body, uri: uri.to_string(), sent })
+    }
+
+    /// The places of an authority.
+    fn authority(&self, uri: &Uri) -> Arc<Semaphore> {
+        let name = uri.authority().map(|a| a.as_str()).unwrap_or_default();
+        let mut authorities = self.0.authorities.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if authorities.len() >= MAX_AUTHORITIES && !authorities.contains_key(name) { "" } else { name };
+        if let Some(places) = authorities.get(key) {
+            return places.clone();
+        }
+        let places = Arc::new(Semaphore::new(self.0.options.max_per_authority.clamp(1, Semaphore::MAX_PERMITS)));
+        authorities.insert(key.to_owned(), places.clone());
+        places
+    }
+
+    /// Fetches a document: JSON or YAML.
+    pub(super) async fn document(&self, uri: &str, credentials: Option<&Credentials>) -> Result<Value, Problem> {
+        let communication = |why: String| Kind::Communication.problem(why);
+        let text = if let Some(path) = uri.strip_prefix("file://") {
+            tokio::fs::read_to_string(path).await.map_err(|e| communication(format!("{uri}: {e}")))?
+        } else {
+            let request = HttpRequest {
+                method: "GET".into(),
+                uri: uri.to_owned(),
+                headers: vec![("accept".into(), "application/json, application/yaml, */*;q=0.5".into())],
+                query: Vec::new(),
+                body: None,
+                output: CallOutput::Content,
+                redirect: true,
+                authentication: credentials.cloned(),
+            };
+            let opened = secrets::open_request(&request, &self.0.options.secrets)
+                .map_err(|why| Kind::Authorization.problem(why))?;
+            let service =
+                uri.parse::<Uri>().ok().and_then(|u| u.host().and_then(|h| self.0.options.services.get(h).cloned()));
+            let deadline = Instant::now() + self.0.options.call_timeout;
+            let answer =
+                self.exchange(&opened, HeaderMap::new(), service.as_deref(), deadline).await.map_err(|n| n.problem)?;
+            if !answer.status.is_success() {
+                return Err(Problem {
+                    status: i64::from(answer.status.as_u16()),
+                    ..communication(format!("{uri} answered {}", answer.status))
+                });
+            }
+            String::from_utf8_lossy(&answer.body).into_owned()
+        };
+        pavane_core::definition::document(&text)
+            .map_err(|why| communication(format!("{uri} is neither JSON nor YAML: {why}")))
+    }
+}
+
+impl Effects for Network {
+    fn call(&self, context: Context, call: Call) -> Performing<Outcome> {
+        let network = self.clone();
+        Box::pin(async move { network.perform(context, call).await })
+    }
+
+    fn fetch(&self, uri: String) -> Performing<Result<Value, String>> {
+        let network = self.clone();
+        Box::pin(async move {
+            network.document(&uri, None).await.map_err(|problem| problem.detail.unwrap_or(problem.title))
+        })
+    }
+}
+
+/// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call.
+fn own_headers(context: &Context, call: &Call) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &'static str, value: &str| {
+        // Keys and ids are ASCII; a reference may not be.
+        let value = HeaderValue::from_str(value)
+            .or_else(|_| HeaderValue::from_str(&utf8_percent_encode(value, QUERY).to_string()));
+        if let Ok(value) = value {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("idempotency-key", &call.key);
+    set("pavane-instance", &context.instance);
+    set("pavane-task", &call.reference);
+    set("pavane-attempt", &call.attempt.to_string());
+    if let Some(forward) = &call.compensates {
+        set("pavane-compensates", forward);
+    }
+    let trace = pavane_core::id::digest(context.instance.as_bytes());
+    let span = pavane_core::id::digest(format!("{}/{}", call.key, call.attempt).as_bytes());
+    set(
+        "traceparent",
+        &format!("00-{}-{}-01", trace.get(..32).unwrap_or_default(), span.get(..16).unwrap_or_default()),
+    );
+    headers
+}
+
+/// Headers the author gave, and the credentials.
+fn author_headers(request: &HttpRequest) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` cannot be the name of a header"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| format!("the header `{name}` cannot have this value"))?;
+        headers.append(header, value);
+    }
+    let authorization = match &request.authentication {
+        Some(Credentials::Basic { username, password }) => {
+            Some(format!("Basic {}", BASE64.encode(format!("{username}:{password}"))))
+        }
+        Some(Credentials::Bearer { token }) => Some(format!("Bearer {token}")),
+        None => None,
+    };
+    if let Some(authorization) = authorization {
+        let value = HeaderValue::from_str(&authorization).map_err(|_| "the credentials cannot be a header")?;
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// Where a request goes: a service's base URL takes the place of its name.
+fn target(request: &HttpRequest, service: Option<&Service>) -> Result<Uri, String> {
+    let mut text = request.uri.clone();
+    if let Some(service) = service {
+        let after_scheme = text.find("://").map_or(0, |at| at + 3);
+        let rest = text[after_scheme..].find(['/', '?']).map_or("", |at| &text[after_scheme + at..]);
+        text = format!("{}{rest}", service.base());
+    }
+    for (name, value) in &request.query {
+        text.push(if text.contains('?') { '&' } else { '?' });
+        text.push_str(&format!("{}={}", utf8_percent_encode(name, QUERY), utf8_percent_encode(value, QUERY)));
+    }
+    let uri: Uri = text.parse().map_err(|e| format!("`{text}` is no URI: {e}"))?;
+    if uri.authority().is_none() {
+        return Err(format!("`{text}` names no host"));
+    }
+    Ok(uri)
+}
+
+/// A body as JSON; a string goes as it is when the author says that it is something else.
+fn encode(value: &Value, headers: &mut HeaderMap) -> Bytes {
+    let json = headers.get(CONTENT_TYPE).is_none_or(|t| t.to_str().is_ok_and(is_json));
+    if !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    match value.as_str() {
+        Some(text) if !json => Bytes::copy_from_slice(text.as_bytes()),
+        _ => Bytes::from(value.to_json()),
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind == "text/json" || kind.ends_with("+json")
+}
+
+fn is_text(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.starts_with("text/")
+        || kind.ends_with("+xml")
+        || ["application/xml", "application/yaml", "application/x-www-form-urlencoded"].contains(&kind.as_str())
+}
+
+fn outcome(request: &HttpRequest, answer: Answer) -> Outcome {
+    let status = answer.status;
+    let fine = status.is_success() || (request.redirect && status.is_redirection());
+    if !fine {
+        let certainty = match status {
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Certainty::Indeterminate,
+            _ => Certainty::Definite,
+        };
+        let text = String::from_utf8_lossy(&answer.body);
+        let excerpt: String = text.trim().chars().take(EXCERPT).collect();
+        let told = if excerpt.is_empty() { String::new() } else { format!(": {excerpt}") };
+        let problem = Problem {
+            status: i64::from(status.as_u16()),
+            title: status.canonical_reason().unwrap_or("Communication Error").to_owned(),
+            ..Kind::Communication.problem(format!("{} {} answered {status}{told}", request.method, answer.uri))
+        };
+        return Outcome::Failure { problem, certainty };
+    }
+    match request.output {
+        CallOutput::Raw => Outcome::Success(Value::text(BASE64.encode(&answer.body))),
+        CallOutput::Content => decoded(&answer),
+        CallOutput::Response => match decoded(&answer) {
+            Outcome::Success(content) => Outcome::Success(response(request, &answer, content)),
+            failure => failure,
+        },
+    }
+}
+
+/// The body by its content type: JSON is read, text is a string, anything else base64, nothing is null.
+fn decoded(answer: &Answer) -> Outcome {
+    if answer.body.is_empty() {
+        return Outcome::Success(Value::NULL);
+    }
+    let content_type = answer.headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or("application/json");
+    if is_json(content_type) {
+        return match Value::parse(&answer.body) {
+            Ok(value) => Outcome::Success(value),
+            Err(error) => {
+                let why = format!("{} answered {} with a body that is no JSON: {error}", answer.uri, answer.status);
+                // The service did its work.
+                Outcome::Failure { problem: Kind::Communication.problem(why), certainty: Certainty::Indeterminate }
+            }
+        };
+    }
+    match std::str::from_utf8(&answer.body) {
+        Ok(text) if is_text(content_type) => Outcome::Success(Value::text(text)),
+        _ => Outcome::Success(Value::text(BASE64.encode(&answer.body))),
+    }
+}
+
+fn response(request: &HttpRequest, answer: &Answer, content: Value) -> Value {
+    let map = |headers: &HeaderMap| {
+        Value::object(headers.iter().map(|(name, value)| {
+            let secret = PRIVATE.contains(&name.as_str());
+            (
+                name.to_string(),
+                Value::text(if secret { "***".into() } else { String::from_utf8_lossy(value.as_bytes()) }),
+            )
+        }))
+    };
+    Value::object([
+        (
+            "request",
+            Value::object([
+                ("method", Value::text(request.method.to_lowercase())),
+                ("uri", Value::text(&answer.uri)),
+                ("headers", map(&answer.sent)),
+            ]),
+        ),
+        ("statusCode", Value::integer(i64::from(answer.status.as_u16()))),
+        ("headers", map(&answer.headers)),
+        ("content", content),
+    ])
+}
+
+/// A redirect's target: absolute, or on the same authority.
+fn join(base: &Uri, location: &str) -> Option<Uri> {
+    if location.starts_with("http://") || location.starts_with("https://") {
+        return location.parse().ok();
+    }
+    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+    if let Some(other) = location.strip_prefix("//") {
+        return format!("{scheme}://{other}").parse().ok();
+    }
+    let path = if location.starts_with('/') {
+        location.to_owned()
+    } else {
+        let directory = base.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+        format!("{directory}/{location}")
+    };
+    format!("{scheme}://{authority}{path}").parse().ok()
+}
+
+/// An error with what caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! The pooled HTTP client below every effect: TLS, name resolution, and the connections it may open.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pavane_core::Value;
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+
+use crate::services::Services;
+
+/// How calls reach the network.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    /// Services by host name.
+    pub services: Services,
+    /// Secrets to put back into requests.
+    pub secrets: BTreeMap<String, Value>,
+    /// `HOST[:PORT]` that is to be reached at another address, TLS name and `Host` header unchanged.
+    pub resolve: Vec<(String, Option<u16>, SocketAddr)>,
+    /// A file of further certificate authorities, in PEM.
+    pub ca: Option<PathBuf>,
+    /// Larger response bodies are refused: they would become state.
+    pub max_body: usize,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a call may take that has no shorter deadline: nothing waits for ever.
+    pub call_timeout: Duration,
+    /// Calls in flight to one authority. More connections than this make both sides slower.
+    pub max_per_authority: usize,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> NetworkOptions {
+        NetworkOptions {
+            services: Services::default(),
+            secrets: BTreeMap::new(),
+            resolve: Vec::new(),
+            ca: None,
+            max_body: 8 << 20,
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(30),
+            max_per_authority: 64,
+        }
+    }
+}
+
+pub(super) type Pooled = Client<HttpsConnector<Connector>, Full<Bytes>>;
+
+/// Builds the client.
+///
+/// # Errors
+/// A CA file that cannot be read.
+pub(super) fn client(options: &NetworkOptions) -> Result<Pooled, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+    let tls = builder.with_root_certificates(roots(options)?).with_no_client_auth();
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(options.connect_timeout));
+    let connector = Connector { http, resolve: options.resolve.clone().into(), timeout: options.connect_timeout };
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_max_idle_per_host(options.max_per_authority)
+        .build(https))
+}
+
+fn roots(options: &NetworkOptions) -> Result<rustls::RootCertStore, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    // A machine without certificates can still call http, and what `ca` names.
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = &options.ca {
+        let fail = |why: String| format!("the CA file {}: {why}", path.display());
+        let pem = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+        let mut pem = pem.as_slice();
+        let certificates: Result<Vec<CertificateDer<'_>>, _> = rustls_pemfile::certs(&mut pem).collect();
+        let certificates = certificates.map_err(|e| fail(e.to_string()))?;
+        if certificates.is_empty() {
+            return Err(fail("it holds no certificate in PEM".into()));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|e| fail(e.to_string()))?;
+        }
+    }
+    Ok(roots)
+}
+
+/// Connects where the name says, or where it is told to.
+#[derive(Clone)]
+pub(super) struct Connector {
+    http: HttpConnector,
+    resolve: Arc<[(String, Option<u16>, SocketAddr)]>,
+    timeout: Duration,
+}
+
+type Connecting =
+    Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower_service::Service::<Uri>::poll_ready(&mut self.http, context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let port = uri.port_u16().or(if uri.scheme_str() == Some("https") { Some(443) } else { Some(80) });
+        let host = uri.host().unwrap_or_default();
+        let told = self.resolve.iter().find(|(h, p, _)| h.eq_ignore_ascii_case(host) && (p.is_none() || *p == port));
+        if let Some((_, _, address)) = told {
+            let (address, timeout) = (*address, self.timeout);
+            return Box::pin(async move {
+                let stream = tokio::time::timeout(timeout, TcpStream::connect(address)).await??;
+                stream.set_nodelay(true)?;
+                Ok(TokioIo::new(stream))
+            });
+        }
+        let connecting = tower_service::Service::call(&mut self.http, uri);
+        Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}

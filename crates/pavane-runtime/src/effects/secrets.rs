@@ -1,0 +1,102 @@
+//! Putting sealed secrets back into a request, at the last moment before it is sent.
+//!
+//! The core seals a secret as a marker (see `pavane_core::engine::secret`); here is the only place where it becomes the
+//! value again, and nothing that was opened is logged or stored.
+
+use std::collections::BTreeMap;
+
+use pavane_core::Value;
+use pavane_core::engine::secret::{CLOSE, OPEN};
+use pavane_core::engine::{Credentials, HttpRequest};
+
+/// Secrets by name.
+pub(super) type Secrets = BTreeMap<String, Value>;
+
+/// Opens every marker in a text.
+pub(super) fn open(text: &str, secrets: &Secrets) -> Result<String, String> {
+    if !text.contains(OPEN) {
+        return Ok(text.to_owned());
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        out.push_str(before);
+        let (marker, after) = after.split_once(CLOSE).ok_or("a sealed secret is cut off: use it whole")?;
+        out.push_str(&lookup(marker, secrets)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn lookup(marker: &str, secrets: &Secrets) -> Result<String, String> {
+    let (name, pointer) = marker.find('/').map_or((marker, ""), |at| marker.split_at(at));
+    let secret = secrets.get(name).ok_or_else(|| format!("the secret `{name}` is not granted here"))?;
+    let json: serde_json::Value = secret.into();
+    match json.pointer(pointer) {
+        Some(serde_json::Value::String(text)) => Ok(text.clone()),
+        Some(value) => Ok(value.to_string()),
+        None => Err(format!("the secret `{name}` has nothing at `{pointer}`")),
+    }
+}
+
+/// Opens every marker of a request.
+pub(super) fn open_request(request: &HttpRequest, secrets: &Secrets) -> Result<HttpRequest, String> {
+    let pairs = |pairs: &[(String, String)]| -> Result<Vec<(String, String)>, String> {
+        pairs.iter().map(|(name, value)| Ok((name.clone(), open(value, secrets)?))).collect()
+    };
+    Ok(HttpRequest {
+        method: request.method.clone(),
+        uri: open(&request.uri, secrets)?,
+        headers: pairs(&request.headers)?,
+        query: pairs(&request.query)?,
+        body: request.body.as_ref().map(|body| open_value(body, secrets)).transpose()?,
+        output: request.output,
+        redirect: request.redirect,
+        authentication: request.authentication.as_ref().map(|c| open_credentials(c, secrets)).transpose()?,
+    })
+}
+
+fn open_credentials(credentials: &Credentials, secrets: &Secrets) -> Result<Credentials, String> {
+    Ok(match credentials {
+        Credentials::Basic { username, password } => {
+            Credentials::Basic { username: open(username, secrets)?, password: open(password, secrets)? }
+        }
+        Credentials::Bearer { token } => Credentials::Bearer { token: open(token, secrets)? },
+    })
+}
+
+fn open_value(value: &Value, secrets: &Secrets) -> Result<Value, String> {
+    if let Some(text) = value.as_str() {
+        return if text.contains(OPEN) { open(text, secrets).map(Value::from) } else { Ok(value.clone()) };
+    }
+    if let Some(items) = value.as_array() {
+        let opened: Result<Vec<Value>, String> = items.iter().map(|item| open_value(item, secrets)).collect();
+        return opened.map(Value::array);
+    }
+    match value.entries() {
+        Some(entries) => {
+            let opened: Result<Vec<(String, Value)>, String> =
+                entries.into_iter().map(|(key, item)| Ok((key, open_value(&item, secrets)?))).collect();
+            opened.map(Value::object)
+        }
+        None => Ok(value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_are_opened_and_nothing_else() {
+        let secrets: Secrets = [("api".to_owned(), Value::parse(br#"{"key":"s3cret","n":7}"#).unwrap())].into();
+        let marker = |inner: &str| format!("a {OPEN}{inner}{CLOSE} b");
+        assert_eq!(open(&marker("api/key"), &secrets).as_deref(), Ok("a s3cret b"));
+        assert_eq!(open(&marker("api/n"), &secrets).as_deref(), Ok("a 7 b"));
+        assert_eq!(open("plain", &secrets).as_deref(), Ok("plain"));
+        assert!(open(&marker("other/key"), &secrets).is_err());
+        assert!(open(&marker("api/none"), &secrets).is_err());
+        assert!(open(&format!("{OPEN}api/key"), &secrets).is_err());
+    }
+}

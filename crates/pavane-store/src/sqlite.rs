@@ -1,0 +1,222 @@
+//! The durable store: one SQLite file, one thread that writes it, a few connections that read it.
+//!
+//! [`Sqlite::open`] takes the lock (`lock`), brings the schema up to date (`schema`) and starts the writer (`writer`);
+//! reads go through a small pool (`reader`). This module holds what they share: how a connection is set up and how
+//! SQLite's errors are told to an operator. It must know no workflow rule and start no second writer.
+
+mod lock;
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pavane_core::Timestamp;
+use pavane_core::definition::Mode;
+use pavane_core::event::CloudEvent;
+use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::{Commit, Deployed, Done, Due, Error, Page, Query, Store};
+
+/// Size of a page: rows of 300 to 500 bytes share one; measured, 8 KiB wrote faster than SQLite's 4 KiB.
+const PAGE_BYTES: i64 = 8_192;
+
+/// Pages in the write-ahead log before they are moved to the file (16 MiB): a checkpoint seldom enough that its own
+/// fsync does not count, small enough that it takes a few milliseconds and that opening after a crash is quick.
+const CHECKPOINT_PAGES: i64 = 2_000;
+
+/// What the log file shrinks to after it had to grow (64 MiB).
+const LOG_BYTES: i64 = 67_108_864;
+
+/// Memory for pages, for each connection, in KiB: the inner pages of every index of some million rows.
+const CACHE_KIB: i64 = 16_384;
+
+/// How long a reader waits for SQLite's own locks: only while another connection opens or closes the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A store in one SQLite file.
+///
+/// A commit is acknowledged when its transaction is on the disk (`synchronous=FULL`). After a transaction failed, every
+/// later commit fails with the same reason until the store is opened anew: what the caller holds in memory is ahead of
+/// the disk by then, and writing on would leave a hole in the history.
+#[derive(Debug)]
+pub struct Sqlite {
+    path: String,
+    readers: reader::Pool,
+    writer: writer::Writer,
+}
+
+/// What a store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions made durable, each with one fsync of the log.
+    pub transactions: u64,
+    /// Commits made durable.
+    pub commits: u64,
+    /// Bytes of JSON and definitions in the rows made durable, without SQLite's own overhead.
+    pub bytes: u64,
+}
+
+/// How a store is opened; the defaults are for everybody but the tests.
+struct Settings {
+    wait: Duration,
+    /// Upper bound of the file in pages; SQLite reports a full disk beyond it.
+    max_pages: Option<i64>,
+}
+
+impl Sqlite {
+    /// Opens the store at `path`, or makes it. Waits up to `wait` for another process to let go of it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process (or another store in this one) still holds it after `wait`;
+    /// [`Error::Newer`] when a newer Pavane wrote it; [`Error::Failed`] when it cannot be opened, read or written, is no
+    /// SQLite database, or belongs to another program.
+    pub fn open(path: impl AsRef<Path>, wait: Duration) -> Result<Sqlite, Error> {
+        Sqlite::open_with(path.as_ref(), &Settings { wait, max_pages: None })
+    }
+
+    /// What was written since the store was opened.
+    pub fn stats(&self) -> Stats {
+        self.writer.stats()
+    }
+
+    fn open_with(path: &Path, settings: &Settings) -> Result<Sqlite, Error> {
+        let file = resolve(path)?;
+        let path = path.display().to_string();
+        let lock = lock::Lock::take(&file, &path, settings.wait)?;
+        let mut connection = Connection::open_with_flags(
+            &file,
+            flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
+        )
+        .map_err(|e| failed(&path, &e))?;
+        prepare(&connection, settings).map_err(|e| failed(&path, &e))?;
+        schema::migrate(&mut connection, &path, schema::MIGRATIONS)?;
+        let readers = reader::Pool::new(file, path.clone());
+        let writer = writer::Writer::start(connection, lock, path.clone())?;
+        Ok(Sqlite { path, readers, writer })
+    }
+}
+
+impl Store for Sqlite {
+    fn commit(&self, batch: Vec<Commit>, done: Done) {
+        self.writer.commit(batch, done);
+    }
+
+    fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
+        self.writer.deploy(definition)
+    }
+
+    fn definitions(&self) -> Result<Vec<Deployed>, Error> {
+        self.readers.read(reader::definitions)
+    }
+
+    fn instance(&self, id: &str) -> Result<Option<WorkflowInstance>, Error> {
+        self.readers.read(|c| reader::instance(c, id))
+    }
+
+    fn instances(&self, query: &Query) -> Result<Page, Error> {
+        let before = crate::batch::cursor(&self.path, query)?;
+        self.readers.read(|c| reader::instances(c, query, before))
+    }
+
+    fn tasks(&self, instance: &str) -> Result<Vec<ServiceTask>, Error> {
+        self.readers.read(|c| reader::tasks(c, instance))
+    }
+
+    fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error> {
+        self.readers.read(|c| reader::journal(c, instance, after, limit))
+    }
+
+    fn due(&self, owed: bool, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error> {
+        self.readers.read(|c| reader::due(c, owed, until, limit))
+    }
+
+    fn subscribers(&self, event_type: &str) -> Result<Vec<String>, Error> {
+        self.readers.read(|c| reader::subscribers(c, event_type))
+    }
+
+    fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+        self.readers.read(|c| reader::published(c, reader, limit))
+    }
+}
+
+impl Drop for Sqlite {
+    /// Writes what is queued, then closes the file. The readers go first: the last connection to close moves the log
+    /// into the file, and that is the writer.
+    fn drop(&mut self) {
+        self.readers.close();
+        self.writer.close();
+    }
+}
+
+/// The file that `path` means, so that two names of one file share one lock.
+fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    if let Ok(file) = path.canonicalize() {
+        return Ok(file);
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |reason: String| Error::Failed { path: path.display().to_string(), reason };
+    let directory = parent.canonicalize().map_err(|e| {
+        fail(format!("the directory {} cannot be used ({e}): create it, or name another store", parent.display()))
+    })?;
+    let name = path.file_name().ok_or_else(|| fail("this names no file: give the path of a database file".into()))?;
+    Ok(directory.join(name))
+}
+
+/// Each connection stays with one thread at a time, so SQLite needs no mutex of its own; the path is never a URI.
+fn flags(access: OpenFlags) -> OpenFlags {
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+/// Sets the writer's connection up. The page size counts only before the first table is made.
+fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    if let Some(pages) = settings.max_pages {
+        connection.pragma_update(None, "max_page_count", pages)?;
+    }
+    Ok(())
+}
+
+/// The word a mode is kept as.
+fn mode_to_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Orchestration => "orchestration",
+        Mode::Choreography => "choreography",
+    }
+}
+
+/// SQLite's error in an operator's words: what happened, and what to do.
+fn failed(path: &str, error: &rusqlite::Error) -> Error {
+    let remedy = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full: make room, then start again",
+        Some(ErrorCode::NotADatabase) => "the file is no SQLite database: name another store with `store.sqlite.path`",
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "the database is damaged: stop, keep a copy, and restore the last backup (`sqlite3 FILE .recover` may save rows)"
+        }
+        Some(ErrorCode::SystemIoFailure) => "the disk failed to read or write: check the medium, then start again",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "the file cannot be written: give this user write access to the file and its directory"
+        }
+        Some(ErrorCode::CannotOpen) => {
+            "the file cannot be opened: check that the path names a file and that this user may write it and its directory"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds the database: close it (an open sqlite3 shell with a transaction, a backup)"
+        }
+        Some(ErrorCode::OutOfMemory) => "there is not enough memory: free some, then start again",
+        Some(ErrorCode::TooBig) => "a row is larger than SQLite can hold (1 GB): bound what the workflow keeps",
+        _ => "the database does not hold what it should: keep a copy, and restore the last backup",
+    };
+    Error::Failed { path: path.to_owned(), reason: format!("{remedy} ({error})") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! Reading: a small pool of read-only connections and the queries of the port.
+//!
+//! A reader sees every transaction that was acknowledged before it asked (WAL), and never waits for the writer. Start at
+//! [`Pool::read`]; each query is a function below it.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use pavane_core::Timestamp;
+use pavane_core::definition::Mode;
+use pavane_core::event::CloudEvent;
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
+use rusqlite::types::{FromSqlError, Type, Value as Cell};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
+use serde::de::DeserializeOwned;
+
+use super::{BUSY, CACHE_KIB, failed, flags, mode_to_word};
+use crate::{Deployed, Due, Error, Page, Query, batch};
+
+/// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
+const CONNECTIONS: usize = 4;
+
+/// Prepared statements a connection keeps: the port's own, and the usual forms of a listing.
+const STATEMENTS: usize = 32;
+
+const INSTANCE: &str = "select uid, namespace, name, version, digest, mode, status, correlation_id, input, output, error, \
+     compensation, start_time, end_time, parent_id, parent_task, key from instance_row";
+
+/// Read-only connections, opened when first needed.
+#[derive(Debug)]
+pub(super) struct Pool {
+    file: PathBuf,
+    path: String,
+    idle: Mutex<Idle>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<Connection>,
+    lent: usize,
+}
+
+/// Gives the place of a connection back, and the connection itself while it is in order.
+struct Lent<'a> {
+    pool: &'a Pool,
+    connection: Option<Connection>,
+}
+
+impl Pool {
+    pub(super) fn new(file: PathBuf, path: String) -> Pool {
+        Pool { file, path, idle: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// Runs `query` on a connection of the pool; waits for one when all are in use.
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let mut idle = self.lock();
+        while idle.lent >= CONNECTIONS {
+            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+        idle.lent += 1;
+        let mut lent = Lent { pool: self, connection: idle.connections.pop() };
+        drop(idle);
+        let connection = match lent.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().map_err(|e| failed(&self.path, &e))?,
+        };
+        query(lent.connection.insert(connection)).map_err(|e| failed(&self.path, &e))
+    }
+
+    /// Closes the idle connections. Nobody reads any more when the store is dropped.
+    pub(super) fn close(&self) {
+        self.lock().connections.clear();
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(connection)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.pool.lock();
+        idle.lent -= 1;
+        idle.connections.extend(self.connection.take());
+        self.pool.returned.notify_one();
+    }
+}
+
+pub(super) fn definitions(connection: &Connection) -> rusqlite::Result<Vec<Deployed>> {
+    let sql = "select namespace, name, version, digest, text, resources, deployed_at from definition_row \
+               order by key";
+    let read = |row: &Row<'_>| {
+        Ok(Deployed {
+            namespace: row.get(0)?,
+            name: row.get(1)?,
+            version: row.get(2)?,
+            digest: row.get(3)?,
+            text: row.get(4)?,
+            resources: row.get(5)?,
+            deployed_at: Timestamp(row.get(6)?),
+        })
+    };
+    connection.prepare_cached(sql)?.query_map([], read)?.collect()
+}
+
+pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Option<WorkflowInstance>> {
+    let sql = format!("{INSTANCE} where uid = ?1");
+    connection.prepare_cached(&sql)?.query_row([id], read_instance).optional()
+}
+
+pub(super) fn instances(connection: &Connection, query: &Query, before: Option<i64>) -> rusqlite::Result<Page> {
+    let size = batch::page_size(query);
+    let (sql, values) = listing(query, before, size);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(16)?, read_instance(row)?));
+    let mut rows: Vec<_> =
+        statement.query_map(params_from_iter(values), read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let more = rows.len() > size;
+    rows.truncate(size);
+    let next = rows.last().filter(|_| more).map(|(key, _)| key.to_string());
+    Ok(Page { instances: rows.into_iter().map(|(_, row)| row).collect(), next })
+}
+
+pub(super) fn tasks(connection: &Connection, instance: &str) -> rusqlite::Result<Vec<ServiceTask>> {
+    let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
+               t.output_data, t.error, t.start_time, t.end_time, t.compensates \
+               from instance_row i join task_row t on t.instance = i.key where i.uid = ?1 order by t.start_time, t.run";
+    let read = |row: &Row<'_>| {
+        Ok(ServiceTask {
+            id: format!("{instance}:{}", row.get::<_, u32>(0)?),
+            workflow_instance_id: instance.to_owned(),
+            reference: row.get(1)?,
+            name: row.get(2)?,
+            service_name: row.get(3)?,
+            kind: row.get(4)?,
+            status: status(row, 5)?,
+            attempt: row.get(6)?,
+            input_data: json(row, 7)?,
+            output_data: optional_json(row, 8)?,
+            error: optional_json(row, 9)?,
+            start_time: Timestamp(row.get(10)?),
+            end_time: row.get::<_, Option<i64>>(11)?.map(Timestamp),
+            compensates: row.get(12)?,
+        })
+    };
+    connection.prepare_cached(sql)?.query_map([instance], read)?.collect()
+}
+
+pub(super) fn journal(
+    connection: &Connection,
+    instance: &str,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<JournalEntry>> {
+    let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload \
+               from instance_row i join event_row e on e.instance = i.key \
+               where i.uid = ?1 and e.seq > ?2 order by e.seq limit ?3";
+    let read = |row: &Row<'_>| {
+        Ok(JournalEntry {
+            workflow_instance_id: instance.to_owned(),
+            seq: u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default(),
+            timestamp: Timestamp(row.get(1)?),
+            event_type: row.get(2)?,
+            subject: row.get(3)?,
+            service_task_id: row.get::<_, Option<u32>>(4)?.map(|run| format!("{instance}:{run}")),
+            correlation_id: row.get::<_, Option<String>>(5)?.unwrap_or_else(|| instance.to_owned()),
+            causation_id: row.get(6)?,
+            payload: row.get(7)?,
+        })
+    };
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![instance, saturated(after), rows(limit)], read)?.collect()
+}
+
+pub(super) fn due(
+    connection: &Connection,
+    owed: bool,
+    until: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<(String, Due)>> {
+    let sql = "select uid, due from instance_row where due is not null and due >= ?3 and due <= ?1 \
+               order by due, key limit ?2";
+    let from = if owed { batch::NOW } else { batch::NOW + 1 };
+    let read = |row: &Row<'_>| Ok((row.get(0)?, batch::due_from_number(row.get(1)?)));
+    connection.prepare_cached(sql)?.query_map(params![until.0, rows(limit), from], read)?.collect()
+}
+
+pub(super) fn subscribers(connection: &Connection, event_type: &str) -> rusqlite::Result<Vec<String>> {
+    let sql = "select uid from instance_row where key in \
+               (select instance from subscription_row where type = ?1 or type is null) order by key";
+    connection.prepare_cached(sql)?.query_map([event_type], |row| row.get(0))?.collect()
+}
+
+pub(super) fn published(
+    connection: &Connection,
+    reader: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<(u64, CloudEvent)>> {
+    let sql = "select position, envelope from outbox_row \
+               where position > ifnull((select position from cursor_row where reader = ?1), 0) order by position limit ?2";
+    let read = |row: &Row<'_>| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default(), json(row, 1)?));
+    connection.prepare_cached(sql)?.query_map(params![reader, rows(limit)], read)?.collect()
+}
+
+/// A listing's statement and its values: one condition for each part of the query, newest first, one row over the page.
+fn listing(query: &Query, before: Option<i64>, size: usize) -> (String, Vec<Cell>) {
+    let mut conditions: Vec<String> = Vec::new();
+    let mut values: Vec<Cell> = Vec::new();
+    let mut add = |condition: &str, new: Vec<Cell>| {
+        conditions.push(condition.to_owned());
+        values.extend(new);
+    };
+    if let Some(key) = before {
+        add("key < ?", vec![key.into()]);
+    }
+    if let Some((namespace, name)) = batch::workflow(query) {
+        add("name = ?", vec![name.to_owned().into()]);
+        if let Some(namespace) = namespace {
+            add("namespace = ?", vec![namespace.to_owned().into()]);
+        }
+    }
+    if !query.statuses.is_empty() {
+        // Each status once, so that no list of words outgrows SQLite's number of parameters.
+        let words: Vec<Cell> = Status::ALL
+            .into_iter()
+            .filter(|status| query.statuses.contains(status))
+            .map(|status| status.as_str().to_owned().into())
+            .collect();
+        add(&format!("status in ({})", vec!["?"; words.len()].join(", ")), words);
+    }
+    if let Some(id) = &query.correlation_id {
+        add("((uid = ? and correlation_id is null) or correlation_id = ?)", vec![id.clone().into(), id.clone().into()]);
+    }
+    if let Some(Timestamp(time)) = query.started_after {
+        add("start_time >= ?", vec![time.into()]);
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+    values.push(rows(size + 1).into());
+    (format!("{INSTANCE}{filter} order by key desc limit ?"), values)
+}
+
+fn read_instance(row: &Row<'_>) -> rusqlite::Result<WorkflowInstance> {
+    let id: String = row.get(0)?;
+    Ok(WorkflowInstance {
+        namespace: row.get(1)?,
+        name: row.get(2)?,
+        version: row.get(3)?,
+        digest: row.get(4)?,
+        mode: mode(row, 5)?,
+        status: status(row, 6)?,
+        correlation_id: row.get::<_, Option<String>>(7)?.unwrap_or_else(|| id.clone()),
+        input: json(row, 8)?,
+        output: optional_json(row, 9)?,
+        error: optional_json(row, 10)?,
+        compensation: json(row, 11)?,
+        start_time: Timestamp(row.get(12)?),
+        end_time: row.get::<_, Option<i64>>(13)?.map(Timestamp),
+        parent_id: row.get(14)?,
+        parent_task: row.get(15)?,
+        id,
+    })
+}
+
+fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
+    let word = row.get_ref(column)?.as_str()?;
+    Status::parse(word).ok_or_else(|| damaged(column, format!("`{word}` is no status").into()))
+}
+
+fn mode(row: &Row<'_>, column: usize) -> rusqlite::Result<Mode> {
+    let word = row.get_ref(column)?.as_str()?;
+    [Mode::Orchestration, Mode::Choreography]
+        .into_iter()
+        .find(|mode| mode_to_word(*mode) == word)
+        .ok_or_else(|| damaged(column, format!("`{word}` is no mode").into()))
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|e| damaged(column, Box::new(e)))
+}
+
+fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)?.as_str_or_null() {
+        Ok(None) => Ok(None),
+        Ok(Some(text)) => serde_json::from_str(text).map(Some).map_err(|e| damaged(column, Box::new(e))),
+        Err(error) => Err(wrong_type(column, error)),
+    }
+}
+
+fn damaged(column: usize, error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
+}
+
+fn wrong_type(column: usize, error: FromSqlError) -> rusqlite::Error {
+    damaged(column, Box::new(error))
+}
+
+/// A position as SQLite counts; no row lies beyond its largest number.
+fn saturated(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,271 @@
+//! Writing: one thread, one connection, group commit.
+//!
+//! Batches queue up while a transaction is written and its fsync awaited; the next transaction takes them all, and each
+//! is acknowledged after the COMMIT that holds it. A batch is checked before any of it is written (`crate::batch`), so
+//! one that conflicts fails alone. Any other failure ends the writing for good: see [`crate::Sqlite`].
+//! Start at [`Session::transact`]; the rows themselves are written in `rows`.
+
+mod rows;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use super::lock::Lock;
+use super::{Stats, failed};
+use crate::{Commit, Deployed, Done, Error, batch};
+use rows::Rows;
+
+/// Commits in one transaction. At about 10 µs each this is 40 ms: a first batch never waits longer for those behind it,
+/// and one fsync is already shared so widely that more would gain nothing.
+const GROUP: usize = 4_096;
+
+/// The writer thread as the store holds it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    path: String,
+    /// Not bounded here: the callers bound the batches in flight (an instance waits for its own), and `commit` must
+    /// not block.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    transactions: AtomicU64,
+    commits: AtomicU64,
+    bytes: AtomicU64,
+}
+
+struct Job {
+    work: Work,
+    done: Done,
+}
+
+enum Work {
+    Batch(Vec<Commit>),
+    Deploy(Box<Deployed>),
+}
+
+/// The writer's side: what one connection has prepared and seen.
+struct Session<'c> {
+    path: &'c str,
+    connection: &'c Connection,
+    rows: Rows<'c>,
+    counters: &'c Counters,
+    /// Why nothing is written any more.
+    broken: Option<String>,
+}
+
+impl Writer {
+    /// Starts the thread. It owns the connection and the lock: the lock is let go when the file is closed.
+    pub(super) fn start(connection: Connection, lock: Lock, path: String) -> Result<Writer, Error> {
+        let (jobs, queue) = mpsc::channel();
+        let counters = Arc::new(Counters::default());
+        let thread = std::thread::Builder::new().name("pavane-store".into()).spawn({
+            let (path, counters) = (path.clone(), Arc::clone(&counters));
+            move || {
+                write(&connection, &path, &counters, &queue);
+                if let Err((_, error)) = connection.close() {
+                    tracing::warn!(path, %error, "the store was not closed in order; the next start recovers it");
+                }
+                drop(lock);
+            }
+        });
+        let thread = thread.map_err(|e| Error::Failed {
+            path: path.clone(),
+            reason: format!("the writer thread cannot be started ({e}): allow this user more threads"),
+        })?;
+        Ok(Writer { path, jobs: Some(jobs), thread: Some(thread), counters })
+    }
+
+    pub(super) fn commit(&self, batch: Vec<Commit>, done: Done) {
+        self.send(Job { work: Work::Batch(batch), done });
+    }
+
+    pub(super) fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        // The receiver below waits: a send that finds nobody cannot happen.
+        let done: Done = Box::new(move |result| drop(reply.send(result)));
+        self.send(Job { work: Work::Deploy(Box::new(definition.clone())), done });
+        answer.recv().unwrap_or_else(|_| Err(gone(&self.path)))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            transactions: self.counters.transactions.load(Ordering::Relaxed),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            bytes: self.counters.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the thread once everything queued is written. Called from a `done`, on the thread itself, it does not
+    /// wait: the thread ends when it comes to the end of its queue.
+    pub(super) fn close(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!(path = self.path, "the store's writer thread panicked");
+        }
+    }
+
+    fn send(&self, job: Job) {
+        let unsent = match &self.jobs {
+            Some(jobs) => jobs.send(job).err().map(|mpsc::SendError(job)| job),
+            None => Some(job),
+        };
+        if let Some(job) = unsent {
+            (job.done)(Err(gone(&self.path)));
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Writes a group in one transaction and acknowledges each job.
+    fn transact(&mut self, group: Vec<Job>) {
+        let mut answers: Vec<(Done, Result<(), Error>)> = Vec::with_capacity(group.len());
+        if self.broken.is_none()
+            && let Err(error) = self.write(group, &mut answers)
+        {
+            self.give_up(&failed(self.path, &error));
+        }
+        for (done, result) in answers {
+            let result = match &self.broken {
+                Some(reason) if result.is_ok() => Err(self.refusal(reason)),
+                _ => result,
+            };
+            acknowledge(self.path, done, result);
+        }
+    }
+
+    fn write(&mut self, group: Vec<Job>, answers: &mut Vec<(Done, Result<(), Error>)>) -> rusqlite::Result<()> {
+        let (mut commits, mut bytes, mut failure) = (0, 0, None);
+        let begun = self.rows.begin();
+        for Job { work, done } in group {
+            // After a failure the rest of the group is only answered.
+            let result = match (&begun, &failure) {
+                (Ok(()), None) => match self.job(&work) {
+                    Ok(Ok((written, weight))) => {
+                        commits += written;
+                        bytes += weight;
+                        Ok(())
+                    }
+                    Ok(Err(refused)) => Err(refused),
+                    Err(error) => {
+                        failure = Some(error);
+                        Ok(())
+                    }
+                },
+                _ => Ok(()),
+            };
+            answers.push((done, result));
+        }
+        begun?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.rows.commit()?;
+        if commits > 0 || bytes > 0 {
+            self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+            self.counters.commits.fetch_add(commits, Ordering::Relaxed);
+            self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Writes one job: how many commits and bytes it was, or why it is refused. The outer error is SQLite's.
+    fn job(&mut self, work: &Work) -> rusqlite::Result<Result<(u64, u64), Error>> {
+        let batch = match work {
+            Work::Batch(batch) => batch,
+            Work::Deploy(definition) => return self.rows.definition(definition).map(|bytes| Ok((0, bytes))),
+        };
+        let mut failure = None;
+        let checked = batch::check(self.path, batch, |id| {
+            self.rows.last(id).map_err(|error| {
+                let told = failed(self.path, &error);
+                failure = Some(error);
+                told
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if let Err(refused) = checked {
+            return Ok(Err(refused));
+        }
+        let mut bytes = 0;
+        for commit in batch {
+            // The check has seen the owner; asking again costs a comparison of names.
+            let owner = batch::owner(self.path, commit).ok().flatten();
+            bytes += self.rows.write(owner, commit)?;
+        }
+        Ok(Ok((u64::try_from(batch.len()).unwrap_or(u64::MAX), bytes)))
+    }
+
+    fn give_up(&mut self, error: &Error) {
+        let reason = match error {
+            Error::Failed { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        tracing::error!(path = self.path, reason, "the store writes no more");
+        self.broken = Some(reason);
+        // SQLite has rolled back already after most failures; then this fails, and that is as good.
+        drop(self.connection.execute_batch("rollback"));
+    }
+
+    fn refusal(&self, reason: &str) -> Error {
+        Error::Failed { path: self.path.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+/// The thread: takes what is queued, writes it, until the store is dropped and the queue is empty.
+fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc::Receiver<Job>) {
+    let rows = match Rows::prepare(connection) {
+        Ok(rows) => rows,
+        Err(error) => {
+            for job in queue {
+                acknowledge(path, job.done, Err(failed(path, &error)));
+            }
+            return;
+        }
+    };
+    let mut session = Session { path, connection, rows, counters, broken: None };
+    while let Ok(first) = queue.recv() {
+        let mut commits = first.work.commits();
+        let mut group = vec![first];
+        while commits < GROUP
+            && let Ok(job) = queue.try_recv()
+        {
+            commits += job.work.commits();
+            group.push(job);
+        }
+        session.transact(group);
+    }
+}
+
+/// Calls `done`. One that panics must not take the writer with it: others wait for theirs.
+fn acknowledge(path: &str, done: Done, result: Result<(), Error>) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+        tracing::error!(path, "an acknowledgement of the store panicked");
+    }
+}
+
+impl Work {
+    fn commits(&self) -> usize {
+        match self {
+            Work::Batch(batch) => batch.len(),
+            Work::Deploy(_) => 1,
+        }
+    }
+}
+
+fn gone(path: &str) -> Error {
+    Error::Failed { path: path.to_owned(), reason: "the writer thread has ended: start again".into() }
+}
