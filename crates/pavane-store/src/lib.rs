@@ -2,7 +2,7 @@
 //!
 //! A store keeps opaque journal entries and record rows. It knows no workflow rule: which rows belong to a step is
 //! decided by the runtime and handed over as one [`Commit`]. Start reading at [`Store`]; [`Memory`] says in the fewest
-//! words what every store does, [`Sqlite`] does it durably, and `tests/contract.rs` holds both to it.
+//! words what every store does, [`Sqlite`] does it durably, and `tests/contract/main.rs` holds both to it.
 
 mod batch;
 mod memory;

@@ -36,6 +36,10 @@ const CACHE_KIB: i64 = 16_384;
 /// How long a reader waits for SQLite's own locks: only while another connection opens or closes the file.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How long the writer waits for a person's shell or a backup that holds the file for writing. A commit is late then;
+/// past this the other program is taken to hang, and the operator is told.
+const WRITER_BUSY: Duration = Duration::from_secs(30);
+
 /// A store in one SQLite file.
 ///
 /// A commit is acknowledged when its transaction is on the disk (`synchronous=FULL`). After a transaction failed, every
@@ -60,6 +64,7 @@ pub struct Stats {
 }
 
 /// How a store is opened; the defaults are for everybody but the tests.
+#[derive(Debug)]
 struct Settings {
     wait: Duration,
     /// Upper bound of the file in pages; SQLite reports a full disk beyond it.
@@ -172,7 +177,7 @@ fn flags(access: OpenFlags) -> OpenFlags {
 
 /// Sets the writer's connection up. The page size counts only before the first table is made.
 fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(WRITER_BUSY)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "full")?;

@@ -1,1 +1,328 @@
+//! What only the SQLite store does: locks, failures of the medium, migration of a stored file, its own figures.
+//! The contract it shares with the other stores is tested in `tests/contract/main.rs`.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use pavane_core::record::{Compensation, Status};
+use pavane_core::value::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory of its own and the path of a database in it.
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pavane.db");
+    (directory, path)
+}
+
+fn open(path: &Path) -> Sqlite {
+    Sqlite::open(path, Duration::ZERO).unwrap()
+}
+
+fn refused(path: &Path) -> Error {
+    Sqlite::open(path, Duration::ZERO).unwrap_err()
+}
+
+fn put(store: &Sqlite, batch: Vec<Commit>) -> Result<(), Error> {
+    let (send, result) = mpsc::channel();
+    store.commit(batch, Box::new(move |r| send.send(r).unwrap()));
+    result.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+fn start(id: &str, payload: &str) -> Commit {
+    let instance = WorkflowInstance {
+        id: id.into(),
+        namespace: "shop".into(),
+        name: "order".into(),
+        version: "1.0.0".into(),
+        digest: "d".into(),
+        mode: Mode::Orchestration,
+        status: Status::Running,
+        correlation_id: id.into(),
+        input: Value::NULL,
+        output: None,
+        error: None,
+        compensation: Compensation::default(),
+        start_time: Timestamp(1_763_850_000_123),
+        end_time: None,
+        parent_id: None,
+        parent_task: None,
+    };
+    Commit { instance: Some(instance), ..step(id, 1, payload) }
+}
+
+fn step(id: &str, seq: u64, payload: &str) -> Commit {
+    let entry = JournalEntry {
+        workflow_instance_id: id.into(),
+        seq,
+        timestamp: Timestamp(1_763_850_000_123),
+        event_type: "started".into(),
+        subject: String::new(),
+        service_task_id: Some(format!("{id}:1")),
+        correlation_id: id.into(),
+        causation_id: None,
+        payload: payload.into(),
+    };
+    Commit { entry: Some(entry), ..Commit::default() }
+}
+
+#[test]
+fn a_store_is_held_by_one_at_a_time() {
+    let (directory, path) = place();
+    let first = open(&path);
+    // Another name of the same file is the same store.
+    let other = directory.path().join(".").join("pavane.db");
+    let Error::Locked { holder, .. } = refused(&other) else { panic!("the store is not locked") };
+    assert!(holder.starts_with(&format!("process {} since 20", std::process::id())), "{holder}");
+
+    let began = Instant::now();
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || Sqlite::open(&path, Duration::from_secs(30)).map(drop)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    drop(first);
+    waiting.join().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "the wait ends when the lock is free");
+    open(&path);
+}
+
+#[test]
+fn closing_writes_what_is_queued_and_leaves_one_file() {
+    let (directory, path) = place();
+    let store = open(&path);
+    let (send, results) = mpsc::channel();
+    for n in 0..500 {
+        let send = send.clone();
+        store.commit(vec![start(&format!("i{n}"), "[]")], Box::new(move |r| send.send(r.is_ok()).unwrap()));
+    }
+    drop(store);
+    assert_eq!(results.try_iter().filter(|ok| *ok).count(), 500);
+    let mut files: Vec<_> =
+        directory.path().read_dir().unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["pavane.db", "pavane.db.lock"], "the log is moved into the file");
+    assert!(open(&path).instance("i499").unwrap().is_some());
+}
+
+#[test]
+fn the_last_owner_may_be_an_acknowledgement() {
+    let (_directory, path) = place();
+    let store = std::sync::Arc::new(open(&path));
+    let (go, gone) = mpsc::channel::<()>();
+    let last = std::sync::Arc::clone(&store);
+    store.commit(
+        vec![start("i", "[]")],
+        Box::new(move |result| {
+            gone.recv().unwrap();
+            result.unwrap();
+            drop(last);
+        }),
+    );
+    drop(store);
+    go.send(()).unwrap();
+    assert!(Sqlite::open(&path, Duration::from_secs(30)).unwrap().instance("i").unwrap().is_some());
+}
+
+#[test]
+fn a_panicking_acknowledgement_does_not_stop_the_writer() {
+    let (_directory, path) = place();
+    let store = open(&path);
+    store.commit(vec![start("i", "[]")], Box::new(|_| panic!("on purpose")));
+    put(&store, vec![step("i", 2, "[]")]).unwrap();
+}
+
+#[test]
+fn a_full_disk_stops_the_writing_and_loses_nothing() {
+    let (_directory, path) = place();
+    let store = Sqlite::open_with(&path, &Settings { wait: Duration::ZERO, max_pages: Some(60) }).unwrap();
+    put(&store, vec![start("i", "[]")]).unwrap();
+    let payload = "x".repeat(40_000);
+    let (acknowledged, error) =
+        (2..).find_map(|seq| put(&store, vec![step("i", seq, &payload)]).err().map(|error| (seq - 1, error))).unwrap();
+    assert!(error.to_string().contains("the disk is full: make room"), "{error}");
+    let path_named = path.file_name().unwrap().to_str().unwrap();
+    assert!(error.to_string().contains(path_named), "{error}");
+    // A small commit would fit: it is refused all the same, with the same reason. So is a deployment.
+    let later = put(&store, vec![start("j", "[]")]).unwrap_err();
+    assert_eq!(later.to_string(), error.to_string());
+    let definition = Deployed {
+        namespace: "n".into(),
+        name: "n".into(),
+        version: "1".into(),
+        digest: String::new(),
+        text: String::new(),
+        resources: String::new(),
+        deployed_at: Timestamp(0),
+    };
+    assert_eq!(store.deploy(&definition).unwrap_err().to_string(), error.to_string());
+    assert_eq!(store.journal("i", 0, 999).unwrap().last().map(|e| e.seq), Some(acknowledged), "reads go on");
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.journal("i", 0, 999).unwrap().last().map(|e| e.seq), Some(acknowledged));
+    put(&store, vec![step("i", acknowledged + 1, &payload)]).unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_told_and_not_written_on() {
+    let (_directory, path) = place();
+    let store = open(&path);
+    for n in 0..300 {
+        put(&store, vec![start(&format!("i{n}"), &"x".repeat(500))]).unwrap();
+    }
+    drop(store);
+    // Every page but the first, which holds the version and the names of the tables.
+    let length = path.metadata().unwrap().len();
+    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+    let page = u64::try_from(PAGE_BYTES).unwrap();
+    file.seek(SeekFrom::Start(page)).unwrap();
+    file.write_all(&vec![0xA5; usize::try_from(length - page).unwrap()]).unwrap();
+    drop(file);
+    let store = open(&path);
+    for error in [store.instance("i7").unwrap_err(), put(&store, vec![start("new", "[]")]).unwrap_err()] {
+        assert!(error.to_string().contains("damaged") && error.to_string().contains("backup"), "{error}");
+    }
+    assert!(put(&store, vec![start("again", "[]")]).is_err());
+}
+
+#[test]
+fn places_that_cannot_hold_a_store_are_told_with_a_remedy() {
+    let (directory, path) = place();
+    std::fs::write(&path, "order 7: two books\n".repeat(1_000)).unwrap();
+    let mut cases = vec![
+        (path, "is no SQLite database"),
+        (directory.path().join("absent/pavane.db"), "create it, or name another store"),
+        (directory.path().to_owned(), "the file cannot be opened"),
+        (PathBuf::from("/"), "cannot be"),
+    ];
+    if cfg!(target_os = "linux") {
+        // Nobody may write here, not even root.
+        cases.push((PathBuf::from("/proc/pavane.db"), "give this user write access"));
+    }
+    for (path, remedy) in cases {
+        let error = refused(&path).to_string();
+        assert!(error.contains(remedy), "{}: {error}", path.display());
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_file_of_version_1_is_read() {
+    let (_directory, path) = place();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    connection.execute_batch(include_str!("../../tests/fixtures/rows-1.sql")).unwrap();
+    connection.execute_batch("pragma user_version = 1; pragma application_id = 0x5041564e").unwrap();
+    connection.close().unwrap();
+    let store = open(&path);
+    let id = "0193f0a0-0000-7000-8000-000000000001";
+    let row = store.instance(id).unwrap().unwrap();
+    assert_eq!(
+        (row.status, row.correlation_id.as_str(), row.input.to_json().as_str()),
+        (Status::Waiting, "outer", r#"{"order":7}"#)
+    );
+    let task = &store.tasks(id).unwrap()[0];
+    assert_eq!((task.id.clone(), task.output_data.clone()), (format!("{id}:1"), Some(Value::NULL)));
+    let journal = store.journal(id, 0, 9).unwrap();
+    assert_eq!((journal.len(), journal[0].correlation_id.as_str()), (2, id));
+    assert_eq!(journal[1].service_task_id.as_ref(), Some(&task.id));
+    assert_eq!(store.subscribers("other").unwrap(), [id]);
+    assert_eq!(
+        store.due(true, Timestamp(i64::MAX), 9).unwrap(),
+        [(id.to_owned(), Due::At(Timestamp(1_763_850_060_000)))]
+    );
+    assert_eq!(store.published("r", 9).unwrap()[0].1.type_(), "shop.paid");
+    assert_eq!(store.definitions().unwrap().len(), 1);
+    put(&store, vec![step(id, 3, "[]")]).unwrap();
+}
+
+#[test]
+fn a_file_of_a_newer_program_is_refused() {
+    let (_directory, path) = place();
+    drop(open(&path));
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, Error::Newer { found: 7, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn people_read_the_tables_by_name() {
+    let (_directory, path) = place();
+    let store = open(&path);
+    put(&store, vec![start("i", "[]")]).unwrap();
+    let shell = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let line = |sql: &str| -> String { shell.query_row(sql, [], |row| row.get(0)).unwrap() };
+    for (sql, expected) in [
+        (
+            "select id || ' ' || status || ' ' || start_time || ' ' || compensation from workflow_instance",
+            "i running 2025-11-22T22:20:00.123Z none",
+        ),
+        (
+            "select workflow_instance_id || ' ' || event_type || ' ' || source || ' ' || timestamp || ' ' || service_task_id \
+          || ' ' || correlation_id from event",
+            "i started shop/order 2025-11-22T22:20:00.123Z i:1 i",
+        ),
+    ] {
+        assert_eq!(line(sql), expected);
+    }
+    for view in ["workflow_instance", "service_task", "event", "subscription", "published_event", "definition"] {
+        shell.prepare(&format!("select * from {view}")).unwrap().query([]).unwrap().next().unwrap();
+    }
+}
+
+#[test]
+fn queries_use_their_indexes() {
+    let (_directory, path) = place();
+    drop(open(&path));
+    let connection = Connection::open(&path).unwrap();
+    for (sql, index) in [
+        ("select uid from instance_row where due is not null and due <= 1 order by due, key limit 1", "instance_due"),
+        ("select * from event where workflow_instance_id = 'x' order by seq", "event_by_instance"),
+        ("select * from service_task where workflow_instance_id = 'x'", "task_by_instance"),
+        ("select instance from subscription_row where type = 'x' or type is null", "subscription_by_type"),
+    ] {
+        let mut statement = connection.prepare(&format!("explain query plan {sql}")).unwrap();
+        let plan: Vec<String> = statement.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        assert!(plan.iter().any(|step| step.contains(index)), "{sql}: {plan:?}");
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("INDEX")), "{sql}: {plan:?}");
+    }
+}
+
+#[test]
+fn batches_that_gather_share_a_transaction() {
+    let (_directory, path) = place();
+    let store = open(&path);
+    let (go, gate) = mpsc::channel::<()>();
+    let (reached, stands) = mpsc::channel();
+    // The writer stands in the first acknowledgement while the others queue up.
+    store.commit(
+        vec![start("first", "[]")],
+        Box::new(move |_| {
+            reached.send(()).unwrap();
+            gate.recv().unwrap();
+        }),
+    );
+    stands.recv().unwrap();
+    let (send, results) = mpsc::channel();
+    for n in 0..100 {
+        let send = send.clone();
+        let id = if n == 50 { "first".to_owned() } else { format!("i{n}") };
+        store.commit(vec![start(&id, "[1]")], Box::new(move |r| send.send(r.is_ok()).unwrap()));
+    }
+    go.send(()).unwrap();
+    assert_eq!(results.iter().take(100).filter(|ok| *ok).count(), 99, "the one that conflicts fails alone");
+    let stats = store.stats();
+    assert_eq!((stats.transactions, stats.commits), (2, 100));
+    assert!(stats.bytes >= 99 * 3, "{stats:?}");
+}
+
+#[test]
+fn the_lock_file_alone_locks_nothing() {
+    let (directory, path) = place();
+    File::create(directory.path().join("pavane.db.lock")).unwrap().write_all(b"process 1 since long ago").unwrap();
+    open(&path);
+}

@@ -131,11 +131,12 @@ impl Session<'_> {
     /// Writes a group in one transaction and acknowledges each job.
     fn transact(&mut self, group: Vec<Job>) {
         let mut answers: Vec<(Done, Result<(), Error>)> = Vec::with_capacity(group.len());
-        if self.broken.is_none()
-            && let Err(error) = self.write(group, &mut answers)
-        {
+        if self.broken.is_some() {
+            answers.extend(group.into_iter().map(|job| (job.done, Ok(()))));
+        } else if let Err(error) = self.write(group, &mut answers) {
             self.give_up(&failed(self.path, &error));
         }
+        // What was not refused on its own shares the fate of the transaction.
         for (done, result) in answers {
             let result = match &self.broken {
                 Some(reason) if result.is_ok() => Err(self.refusal(reason)),

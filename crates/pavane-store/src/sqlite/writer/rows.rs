@@ -20,8 +20,8 @@ const BEGIN: &str = "begin immediate";
 
 const COMMIT: &str = "commit";
 
-const FIND: &str = "select key, (select ifnull(max(seq), 0) from event_row where instance = key) from instance_row \
-     where uid = ?1";
+const FIND: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key) \
+     from instance_row i where i.uid = ?1";
 
 const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, namespace, name, version, start_time, end_time, \
      correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input) \

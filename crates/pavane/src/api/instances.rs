@@ -1,0 +1,280 @@
+//! Instances: starting, watching and operating them.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use pavane_core::engine::lifecycle;
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
+use pavane_core::{Timestamp, Value as Data};
+use pavane_runtime::{Engine, Operation, StartRequest};
+use pavane_store::Query as Filter;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::problem::ApiError;
+
+/// Instances on a page when the caller does not say.
+const PAGE: usize = 50;
+
+/// Longest a request waits for an instance: connections are cut by what stands between after about as long.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// How long one look of a stream waits for something new.
+const STREAM_WAIT: Duration = Duration::from_secs(10);
+
+#[derive(Deserialize)]
+pub(super) struct StartQuery {
+    version: Option<String>,
+    mode: Option<String>,
+}
+
+pub(super) async fn start(
+    api: Shared,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(query): Query<StartQuery>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body?;
+    if query.mode.as_deref().is_some_and(|mode| mode != "orchestration") {
+        return Err(ApiError::bad_request("unknown_mode", "this version of Pavane runs the mode `orchestration`"));
+    }
+    let input = if body.iter().all(u8::is_ascii_whitespace) {
+        Data::empty_object()
+    } else {
+        Data::parse(&body).map_err(|e| ApiError::bad_request("invalid_json", format!("the input is no JSON: {e}")))?
+    };
+    let wait = prefer_wait(&headers)?;
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let id = text("pavane-instance");
+    if let Some(id) = &id
+        && uuid::Uuid::parse_str(id).is_err()
+    {
+        return Err(ApiError::bad_request("invalid_id", "the header Pavane-Instance must be a UUID"));
+    }
+    let request =
+        StartRequest { namespace, name, version: query.version, input, idempotency_key: text("idempotency-key"), id };
+    let engine = &api.running.engine;
+    let started = engine.start(request).await?;
+    if let Some(wait) = wait {
+        let record = engine.wait(&started.id, wait).await?;
+        if record.status.is_terminal() {
+            return finished(&record);
+        }
+    }
+    let location = format!("/api/v1/instances/{}", started.id);
+    let body = json!({ "id": started.id, "attached": started.attached });
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(applied(response, wait))
+}
+
+/// The answer to a caller that waited: the output, or the error as a problem.
+fn finished(record: &WorkflowInstance) -> Result<Response, ApiError> {
+    let about = [("id", json!(record.id)), ("instance_status", json!(record.status)), ("compensation", json!(record.compensation))];
+    match (&record.status, &record.error) {
+        (Status::Completed, _) => {
+            let body = json!({ "id": record.id, "status": record.status, "output": record.output });
+            let response = Json(body).into_response();
+            Ok(applied(response, Some(Duration::ZERO)))
+        }
+        (_, Some(problem)) => Err(ApiError::workflow(problem, "instance_faulted", &about)),
+        _ => Err(ApiError::new(StatusCode::CONFLICT, "instance_cancelled", "the instance was cancelled")),
+    }
+}
+
+fn applied(mut response: Response, wait: Option<Duration>) -> Response {
+    if wait.is_some() {
+        response.headers_mut().insert("preference-applied", HeaderValue::from_static("wait"));
+    }
+    response
+}
+
+/// `Prefer: wait=N`
+fn prefer_wait(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split([',', ';']));
+    for preference in preferences {
+        if let Some(seconds) = preference.trim().strip_prefix("wait=") {
+            let seconds: u64 = seconds.trim_matches('"').parse().map_err(|_| {
+                ApiError::bad_request("invalid_preference", format!("`Prefer: wait={seconds}`: a number of seconds is needed"))
+            })?;
+            return Ok(Some(Duration::from_secs(seconds).min(MAX_WAIT)));
+        }
+    }
+    Ok(None)
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    workflow: Option<String>,
+    status: Option<String>,
+    mode: Option<String>,
+    correlation_id: Option<String>,
+    started_after: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(api: Shared, Query(query): Query<ListQuery>) -> Result<Json<Value>, ApiError> {
+    let bad = |what: String| ApiError::bad_request("invalid_query", what);
+    let statuses: Result<Vec<Status>, ApiError> = query
+        .status
+        .iter()
+        .flat_map(|s| s.split(','))
+        .map(|word| Status::parse(word).ok_or_else(|| bad(format!("`{word}` is no status; there are {}", Status::ALL.map(Status::as_str).join(", ")))))
+        .collect();
+    let started_after = query.started_after.map(|t| t.parse::<Timestamp>().map_err(|e| bad(format!("started_after: {e}")))).transpose()?;
+    if query.mode.as_deref().is_some_and(|mode| mode == "choreography") {
+        return Ok(Json(json!({ "instances": [] })));
+    }
+    let filter = Filter {
+        workflow: query.workflow,
+        statuses: statuses?,
+        correlation_id: query.correlation_id,
+        started_after,
+        limit: query.limit.unwrap_or(PAGE).clamp(1, 1_000),
+        cursor: query.cursor,
+    };
+    let page = api.running.engine.instances(filter).await?;
+    let instances: Vec<Value> = page.instances.iter().map(instance).collect();
+    Ok(Json(json!({ "instances": instances, "next": page.next })))
+}
+
+pub(super) async fn one(api: Shared, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let engine = &api.running.engine;
+    let wait = prefer_wait(&headers)?;
+    let record = match wait {
+        Some(wait) => engine.wait(&id, wait).await?,
+        None => engine.instance(&id).await?,
+    };
+    Ok(applied(Json(instance(&record)).into_response(), wait))
+}
+
+pub(super) async fn tasks(api: Shared, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let tasks = api.running.engine.tasks(&id).await?;
+    Ok(Json(json!({ "tasks": tasks.iter().map(task).collect::<Vec<_>>() })))
+}
+
+pub(super) async fn events(api: Shared, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let engine = &api.running.engine;
+    let record = engine.instance(&id).await?;
+    let mut events = Vec::new();
+    let mut after = 0;
+    loop {
+        let entries = engine.journal(&id, after, Duration::ZERO).await?;
+        let Some(last) = entries.last() else { break };
+        after = last.seq;
+        for entry in &entries {
+            events.extend(lifecycle_of(entry, &record));
+        }
+    }
+    Ok(Json(json!({ "events": events })))
+}
+
+/// The lifecycle events of one step. A step that cannot be read is shown as such, never left out.
+fn lifecycle_of(entry: &JournalEntry, record: &WorkflowInstance) -> Vec<Value> {
+    match lifecycle(entry, &record.namespace, &record.name) {
+        Ok(events) => events.iter().map(|event| event.envelope().into()).collect(),
+        Err(error) => vec![json!({ "error": error, "seq": entry.seq })],
+    }
+}
+
+/// Server-sent events: the id of each is its step, so that `Last-Event-ID` goes on where it was.
+pub(super) async fn stream(
+    api: Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let record = api.running.engine.instance(&id).await?;
+    let after = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).unwrap_or(0);
+    let follow = Follow { engine: api.running.engine.clone(), record, after, ready: Vec::new(), ended: false };
+    let stream = futures_util::stream::unfold(follow, |mut follow| async move {
+        let event = follow.next().await?;
+        Some((Ok(event), follow))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+struct Follow {
+    engine: Engine,
+    record: WorkflowInstance,
+    after: u64,
+    /// In reverse.
+    ready: Vec<Event>,
+    ended: bool,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop() {
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            let entries = self.engine.journal(&self.record.id, self.after, STREAM_WAIT).await.ok()?;
+            for entry in &entries {
+                self.after = entry.seq;
+                let events = lifecycle_of(entry, &self.record);
+                let id = entry.seq.to_string();
+                self.ready.extend(events.iter().map(|event| {
+                    let name = event["type"].as_str().unwrap_or("error").to_owned();
+                    Event::default().id(&id).event(name).data(event.to_string())
+                }));
+            }
+            self.ready.reverse();
+            if entries.is_empty() {
+                // The stream ends with the instance, once everything of it was sent.
+                self.ended = self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal());
+                if !self.ended {
+                    continue;
+                }
+            } else if self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal()) {
+                self.ended = self.engine.journal(&self.record.id, self.after, Duration::ZERO).await.is_ok_and(|e| e.is_empty());
+            }
+        }
+    }
+}
+
+pub(super) async fn operate(api: Shared, Path((id, operation)): Path<(String, String)>) -> Result<Response, ApiError> {
+    let operation = match operation.as_str() {
+        "cancel" => Operation::Cancel,
+        "suspend" => Operation::Suspend,
+        "resume" => Operation::Resume,
+        "retry" => Operation::Retry,
+        other => {
+            let detail = format!("`{other}` is no operation: there are cancel, suspend, resume, retry");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail));
+        }
+    };
+    api.running.engine.operate(&id, operation).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response())
+}
+
+/// An instance in the API's form: times as RFC 3339.
+pub(crate) fn instance(record: &WorkflowInstance) -> Value {
+    let mut body = serde_json::to_value(record).unwrap_or_default();
+    body["start_time"] = json!(record.start_time.to_string());
+    body["end_time"] = json!(record.end_time.map(|t| t.to_string()));
+    body
+}
+
+/// A task in the API's form.
+pub(crate) fn task(task: &ServiceTask) -> Value {
+    let mut body = serde_json::to_value(task).unwrap_or_default();
+    body["start_time"] = json!(task.start_time.to_string());
+    body["end_time"] = json!(task.end_time.map(|t| t.to_string()));
+    body
+}

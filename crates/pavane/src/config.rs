@@ -1,0 +1,281 @@
+//! `pavane.yaml`: read once, checked whole, every problem told at once.
+//!
+//! Only settings that are honoured are accepted; one that belongs to a later version is named as such.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pavane_core::Value;
+use pavane_runtime::services::{ServiceSettings, Services, duration};
+use serde::Deserialize;
+
+/// Settings of a later version, and the key they begin with.
+const LATER: [(&str, &str); 4] = [
+    ("routes", "the gateway's routes"),
+    ("bus", "a bus other than the embedded one"),
+    ("roles", "running parts of Pavane as processes of their own"),
+    ("participants", "participants"),
+];
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where to keep things.
+    pub store: StoreConfig,
+    /// Definitions to deploy at the start: files, or `folder/*.yaml`.
+    pub workflows: Vec<String>,
+    /// Services by the host name that endpoints use.
+    pub services: BTreeMap<String, ServiceSettings>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Outgoing HTTP.
+    pub http: HttpConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// How long calls in flight may take to end when the process is asked to stop.
+    #[serde(deserialize_with = "duration")]
+    pub shutdown: Option<Duration>,
+}
+
+/// Listeners.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// HTTP API.
+    pub admin: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen { admin: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+    }
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// SQLite.
+    pub sqlite: SqliteConfig,
+}
+
+/// The SQLite store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SqliteConfig {
+    /// The file, relative to the configuration.
+    pub path: PathBuf,
+    /// How long to wait for another process to let go of it.
+    #[serde(deserialize_with = "duration")]
+    pub wait: Option<Duration>,
+}
+
+impl Default for SqliteConfig {
+    fn default() -> SqliteConfig {
+        SqliteConfig { path: PathBuf::from("pavane.db"), wait: None }
+    }
+}
+
+/// A secret: given here, or read from a file or the environment.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The value itself.
+    #[serde(default)]
+    pub value: Option<serde_json::Value>,
+    /// A file with JSON or text.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// A variable with JSON or text.
+    #[serde(default)]
+    pub env: Option<String>,
+}
+
+/// Outgoing HTTP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Further certificate authorities, in PEM.
+    pub ca: Option<PathBuf>,
+    /// Largest response body in bytes.
+    pub max_body: Option<usize>,
+    /// Longest call without a shorter deadline.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Option<Duration>,
+    /// Longest wait for a connection.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Option<Duration>,
+    /// Calls in flight to one authority.
+    pub max_connections: Option<usize>,
+}
+
+/// Limits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Instances that move at the same time.
+    pub active_instances: Option<usize>,
+    /// Inputs waiting for the engine.
+    pub queued_inputs: Option<usize>,
+    /// Calls in flight over all services.
+    pub calls_in_flight: Option<usize>,
+    /// Largest request body of the HTTP API in bytes.
+    pub request_body: Option<usize>,
+}
+
+impl Config {
+    /// Reads a configuration file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, a line each.
+    pub fn read(path: &Path) -> Result<Config, Vec<String>> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{name}: {e}")])?;
+        let mut config = Config::parse(&name.to_string(), &text)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        config.store.sqlite.path = folder.join(&config.store.sqlite.path);
+        config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
+        config.http.ca = config.http.ca.map(|ca| folder.join(ca));
+        config.secrets.values_mut().for_each(|s| s.file = s.file.take().map(|f| folder.join(f)));
+        Ok(config)
+    }
+
+    fn parse(name: &str, text: &str) -> Result<Config, Vec<String>> {
+        if let Ok(tree) = pavane_core::definition::document(text) {
+            let later = |key: &str| tree.get(key).filter(|bus| !(key == "bus" && bus.get("embedded").is_some()));
+            let mut problems: Vec<String> = LATER
+                .iter()
+                .filter(|(key, _)| later(key).is_some())
+                .map(|(key, what)| format!("{name}: `{key}`: {what}: not available in this version of Pavane"))
+                .collect();
+            if tree.get("store").is_some_and(|s| s.get("postgres").is_some()) {
+                problems.push(format!("{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"));
+            }
+            if tree.get("listen").is_some_and(|l| l.get("gateway").is_some()) {
+                problems.push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane"));
+            }
+            if !problems.is_empty() {
+                return Err(problems);
+            }
+        }
+        let text = text.lines().filter(|line| !line.trim_start().starts_with("bus:")).collect::<Vec<_>>().join("\n");
+        let text = if text.trim().is_empty() { "{}" } else { &text };
+        let config: Config = serde_saphyr::from_str(text).map_err(|error| {
+            let at = error.location().map(|l| format!(":{}:{}", l.line(), l.column())).unwrap_or_default();
+            vec![format!("{name}{at}: {}", helpful(&error.to_string()))]
+        })?;
+        Services::new(config.services.clone()).map_err(|problems| {
+            problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>()
+        })?;
+        Ok(config)
+    }
+
+    /// The services.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn services(&self) -> Result<Services, Vec<String>> {
+        Services::new(self.services.clone())
+    }
+
+    /// The secrets' values.
+    ///
+    /// # Errors
+    /// Each that cannot be had.
+    pub fn secrets(&self) -> Result<BTreeMap<String, Value>, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut values = BTreeMap::new();
+        for (name, secret) in &self.secrets {
+            let fail = |why: String| format!("secrets.{name}: {why}");
+            let value = match (&secret.value, &secret.file, &secret.env) {
+                (Some(value), None, None) => Ok(Value::from(value)),
+                (None, Some(file), None) => std::fs::read_to_string(file)
+                    .map(|text| text_or_json(text.trim_end()))
+                    .map_err(|e| fail(format!("{}: {e}", file.display()))),
+                (None, None, Some(variable)) => {
+                    std::env::var(variable).map(|text| text_or_json(&text)).map_err(|e| fail(format!("{variable}: {e}")))
+                }
+                _ => Err(fail("give exactly one of `value`, `file`, `env`".into())),
+            };
+            match value {
+                Ok(value) => drop(values.insert(name.clone(), value)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(values) } else { Err(problems) }
+    }
+
+    /// The files that `workflows` names.
+    ///
+    /// # Errors
+    /// A file or folder that is not there.
+    pub fn workflow_files(&self) -> Result<Vec<PathBuf>, Vec<String>> {
+        let mut files = Vec::new();
+        let mut problems = Vec::new();
+        for pattern in &self.workflows {
+            let path = Path::new(pattern);
+            match path.file_name().and_then(|n| n.to_str()).and_then(|n| n.split_once('*')) {
+                None if path.is_file() => files.push(path.to_owned()),
+                None => problems.push(format!("workflows: {pattern}: there is no such file")),
+                Some((before, after)) => match std::fs::read_dir(path.parent().unwrap_or(Path::new("."))) {
+                    Ok(entries) => {
+                        let matches = |name: &str| name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after);
+                        let mut found: Vec<PathBuf> = entries
+                            .filter_map(Result::ok)
+                            .filter(|e| e.file_name().to_str().is_some_and(matches))
+                            .map(|e| e.path())
+                            .collect();
+                        found.sort();
+                        files.extend(found);
+                    }
+                    Err(e) => problems.push(format!("workflows: {pattern}: {e}")),
+                },
+            }
+        }
+        if problems.is_empty() { Ok(files) } else { Err(problems) }
+    }
+}
+
+/// A text that is JSON is that; any other is a string.
+pub(crate) fn text_or_json(text: &str) -> Value {
+    Value::parse(text.as_bytes()).unwrap_or_else(|_| Value::text(text))
+}
+
+/// Turns the reader's "unknown field `x`, expected one of …" into a question.
+fn helpful(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = quoted.next().filter(|_| message.contains("unknown field")) else { return message.to_owned() };
+    let distance = |other: &&str| strsim::damerau_levenshtein(unknown, other);
+    match quoted.min_by_key(distance).filter(|near| distance(near) <= 3) {
+        Some(near) => format!("the key `{unknown}` is not known here: did you mean `{near}`?"),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_name_their_place_and_a_remedy() {
+        for (text, part) in [
+            ("listen: { admin: 127.0.0.1:9 }\nstor: {}\n", "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?"),
+            ("routes: []\n", "not available in this version"),
+            ("store: { postgres: { url: x } }\n", "not available in this version"),
+            ("services: { a: { url: nonsense } }\n", "is no base URL"),
+            ("services: { a: { timeout: 5 } }\n", "no duration"),
+            ("shutdown: soon\n", "no duration"),
+            ("listen: { admin: nowhere }\n", "p.yaml:1"),
+        ] {
+            let problems = Config::parse("p.yaml", text).unwrap_err().join("\n");
+            assert!(problems.contains(part), "{text}: {problems}");
+        }
+        assert!(Config::parse("p.yaml", "").is_ok());
+        assert!(Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }").is_ok());
+    }
+}

@@ -1,0 +1,10 @@
+//! The parts of the `pavane` binary: command line, HTTP API, configuration, demo.
+//!
+//! Start reading at [`cli`]; [`server`] wires a process together. Nothing here knows a workflow rule.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod demo;
+pub mod server;
