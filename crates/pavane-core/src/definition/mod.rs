@@ -1,10 +1,26 @@
 //! The DSL's document: its model, how it is read with positions, and everything that can be wrong with it.
+//!
+//! [`read`] is the door: text to a [`Reading`]. It never stops at the first problem, never panics and evaluates
+//! nothing; what only the flow graph shows (placement, races) is `program`'s to say.
 
+mod calls;
+pub mod codes;
 pub mod diagnostic;
+mod document;
+mod events;
 pub mod model;
+mod node;
+mod policies;
+mod reader;
+mod tasks;
+mod templates;
 
 pub use diagnostic::{Diagnostic, Position, Severity};
 pub use model::*;
+
+/// The longest text that is read, in bytes: room for the largest generated definition, far below what would make
+/// the reader slow (about 100 ms for each MiB).
+pub const MAX_TEXT: usize = 4 << 20;
 
 /// What reading a document gave: every problem found, and as much of the definition as could be understood.
 #[derive(Clone, Debug)]
@@ -20,4 +36,9 @@ impl Reading {
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
+}
+
+/// Reads a definition from YAML or JSON text. `file` is its name as the user gave it, for the diagnostics.
+pub fn read(file: &str, text: &str) -> Reading {
+    document::read(file, text)
 }
