@@ -280,6 +280,24 @@ fn number_text<S: Serializer>(text: &str, float: f64, serializer: S) -> Result<S
     }
 }
 
+/// Reads an optional field that may be there with the value `null`: that is not the same as being absent.
+///
+/// # Errors
+/// As for [`Value`].
+pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// The beginning of a value's JSON text, for messages.
+pub fn excerpt(value: &Value) -> String {
+    const LENGTH: usize = 80;
+    let json = value.to_json();
+    match json.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &json[..end]),
+        None => json,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

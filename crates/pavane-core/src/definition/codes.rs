@@ -1,6 +1,6 @@
-//! The one table of diagnostic codes of the reader. A code never changes its meaning; each has a page in
-//! `docs/errors/`. Codes beginning with `W` are warnings, `D9xx` name constructs of the standard that this version
-//! cannot run.
+//! The one table of diagnostic codes. A code never changes its meaning; each has a page in `docs/errors/`. Codes
+//! beginning with `W` are warnings, `D2xx` come from compiling a definition that was read, `D9xx` name constructs of
+//! the standard that this version cannot run.
 
 macro_rules! codes {
     ($($name:ident $code:literal $title:literal)*) => {
@@ -41,6 +41,9 @@ codes! {
     LANGUAGE "D041" "Unknown expression language"
     EMPTY_FILTER "D050" "An event filter without a property"
     UNTIL "D051" "`until` where it cannot stand"
+    COMPILE "D201" "An expression does not compile"
+    SCHEMA "D202" "A schema is no JSON Schema"
+    SCHEMA_MISSING "D203" "A schema is not at hand"
     LATER_GRPC "D901" "`call: grpc` is not available"
     LATER_ASYNCAPI "D902" "`call: asyncapi` is not available"
     LATER_A2A "D903" "`call: a2a` is not available"

@@ -42,3 +42,14 @@ impl Reading {
 pub fn read(file: &str, text: &str) -> Reading {
     document::read(file, text)
 }
+
+/// Reads any other YAML or JSON text as data, under the same limits as a definition.
+///
+/// # Errors
+/// What is malformed, and where.
+pub fn document(text: &str) -> Result<crate::Value, String> {
+    if text.len() > MAX_TEXT {
+        return Err(format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len()));
+    }
+    node::parse(text).map(|node| node.to_value()).map_err(|(at, why)| format!("{}:{}: {why}", at.line, at.column))
+}

@@ -1,23 +1,49 @@
 //! The machine: `decide` what follows an input, `apply` it to the state, ask what is `outstanding`.
 //!
-//! [`decide`] validates the input and answers with events, having applied them to the state through [`State::apply`],
-//! the only writer. A refused input leaves the state untouched. Recovery is a fold of `apply` over the journal.
+//! [`decide`] validates the input and answers with a [`Step`], having applied its events to the state through
+//! [`State::apply`], the only writer. A refused input leaves the state untouched. Recovery is a fold of `apply` over
+//! the journal: [`State::replay`]. Events carry every evaluated value, so replay evaluates nothing.
+//!
+//! Nothing here knows in which mode it runs, reads a clock or draws a random number. Start reading at [`decide`], then
+//! at the moves of `machine`; one file in `task` for each kind of task; undoing is in `saga`.
 
+mod apply;
+mod event;
+mod lifecycle;
+mod machine;
+mod rows;
+mod saga;
+mod scope;
+pub mod secret;
+mod state;
+mod task;
+mod timers;
 mod types;
 
+pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
+pub use lifecycle::lifecycle;
+pub use state::State;
 pub use types::*;
 
+use machine::{Go, Machine, check};
+use scope::Scope;
+use state::{Fence, Pending, ROOT};
+
 use crate::event::CloudEvent;
+use crate::problem::Problem;
 use crate::program::Program;
-use crate::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
+use crate::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use crate::time::Timestamp;
+use crate::value::Value;
 
 /// Everything one input led to: to be made durable together, before any effect is performed.
 #[derive(Debug)]
 pub struct Step {
     /// The step for the journal, with its events as payload.
     pub entry: JournalEntry,
-    /// The instance's row, when something in it changed.
+    /// The events themselves.
+    pub events: Vec<Event>,
+    /// The instance's row, when something in it or in [`State::wake`] changed.
     pub instance: Option<WorkflowInstance>,
     /// Rows of tasks that ended in this step.
     pub tasks: Vec<ServiceTask>,
@@ -38,92 +64,272 @@ pub enum Wake {
     At(Timestamp),
 }
 
-/// The whole state of one instance.
-#[derive(Clone, Debug, Default)]
-pub struct State {}
+/// What caused a step, for the journal.
+#[derive(Default)]
+struct Cause {
+    event_type: &'static str,
+    subject: String,
+    run: Option<u32>,
+    causation: Option<String>,
+}
 
 /// Decides what follows `input`, applies it to `state` and answers with what must be made durable.
+///
+/// If that fails, `state` is ahead of the journal: drop it and replay.
 ///
 /// # Errors
 /// [`Rejected`], with the state unchanged.
 pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -> Result<Step, Rejected> {
-    let _ = (program, host, state, input);
-    Err(Rejected::Stale)
+    let before = Before::of(program, state);
+    // Time never runs backwards within an instance, whatever a clock says.
+    let now = input.at.max(state.now);
+    let mut machine = Machine::new(program, host, state, now);
+    let cause = machine.take(input.command)?;
+    machine.run();
+    let Machine { events, tasks, publish, .. } = machine;
+    state.seq += 1;
+    let id = state.id().to_owned();
+    let after = Before::of(program, state);
+    let entry = JournalEntry {
+        workflow_instance_id: id.clone(),
+        seq: state.seq,
+        timestamp: now,
+        event_type: cause.event_type.to_owned(),
+        subject: cause.subject,
+        service_task_id: cause.run.map(|run| format!("{id}:{run}")),
+        correlation_id: state.start.as_ref().map(|s| s.correlation_id.clone()).unwrap_or_default(),
+        causation_id: cause.causation,
+        // Events are plain data: writing them to memory cannot fail.
+        payload: serde_json::to_string(&events).unwrap_or_default(),
+    };
+    let subscriptions = match (before.status, state.ended.is_some()) {
+        (Status::Pending, false) if !program.subscriptions().is_empty() => Some(program.subscriptions().to_vec()),
+        (Status::Pending, _) => None,
+        (status, true) if !status.is_terminal() && !program.subscriptions().is_empty() => Some(Vec::new()),
+        _ => None,
+    };
+    let instance = (before != after).then(|| state.record(program));
+    Ok(Step { entry, events, instance, tasks, subscriptions, publish })
 }
 
-impl State {
-    /// Folds journal entries, in order, onto a new state.
-    ///
-    /// # Errors
-    /// A sentence that says which entry cannot be read.
-    pub fn replay<'a>(program: &Program, entries: impl IntoIterator<Item = &'a JournalEntry>) -> Result<State, String> {
-        let _ = (program, entries.into_iter().count());
-        Ok(State::default())
-    }
+/// What the instance's row depends on.
+#[derive(PartialEq)]
+struct Before {
+    status: Status,
+    wake: Wake,
+    compensation: Compensation,
+}
 
-    /// What the world still owes this instance.
-    pub fn outstanding(&self) -> Vec<Effect> {
-        Vec::new()
+impl Before {
+    fn of(program: &Program, state: &State) -> Before {
+        Before { status: state.status(), wake: state.wake(), compensation: state.compensation(program) }
     }
+}
 
-    /// When to look at the instance next. [`Wake::Now`] wins over a time; see [`State::next_timer`] for that.
-    pub fn wake(&self) -> Wake {
-        Wake::OnInput
-    }
-
-    /// The soonest time at which [`Command::Tick`] does something; absent while suspended or ended.
-    pub fn next_timer(&self) -> Option<Timestamp> {
-        None
-    }
-
-    /// Status of the instance.
-    pub fn status(&self) -> Status {
-        Status::Pending
-    }
-
-    /// Whether nothing can follow any more: ended, and every loser of a compete has come home. It may be forgotten.
-    pub fn is_closed(&self) -> bool {
-        true
-    }
-
-    /// The instance's row as of now.
-    pub fn record(&self, program: &Program) -> WorkflowInstance {
-        let _ = program;
-        WorkflowInstance {
-            id: String::new(),
-            namespace: String::new(),
-            name: String::new(),
-            version: String::new(),
-            digest: String::new(),
-            mode: crate::definition::Mode::Orchestration,
-            status: Status::Pending,
-            correlation_id: String::new(),
-            input: crate::Value::NULL,
-            output: None,
-            error: None,
-            compensation: crate::record::Compensation::default(),
-            start_time: Timestamp(0),
-            end_time: None,
-            parent_id: None,
-            parent_task: None,
+impl Machine<'_> {
+    /// Takes an input: refuses it, or begins what it leads to.
+    fn take(&mut self, command: Command) -> Result<Cause, Rejected> {
+        if !matches!(command, Command::Start(_)) && self.state.start.is_none() {
+            return Err(Rejected::Stale);
+        }
+        match command {
+            Command::Start(start) => self.start(start),
+            Command::Outcome { call, outcome } => self.outcome(call, outcome),
+            Command::Child { call, result } => self.child(call, result),
+            Command::Event(event) => self.event(event),
+            Command::Tick => self.tick(),
+            Command::Cancel { reason } => self.cancel(reason),
+            Command::Suspend => self.suspend(),
+            Command::Resume => self.resume(),
+            Command::Retry => self.retry(),
         }
     }
 
-    /// Rows of the tasks that have begun and not ended.
-    pub fn open_tasks(&self, program: &Program) -> Vec<ServiceTask> {
-        let _ = program;
-        Vec::new()
+    fn start(&mut self, start: Start) -> Result<Cause, Rejected> {
+        if self.state.start.is_some() {
+            return Err(Rejected::Conflict("the instance has started already".into()));
+        }
+        let filter = self.program.input();
+        check(filter.schema.as_ref(), &start.input, "input", "").map_err(Rejected::Invalid)?;
+        // `$workflow` is to be seen by `input.from`: the start is in place for the evaluation only.
+        let probe = State { start: Some(start.clone()), started_at: self.now, ..State::default() };
+        let scope = Scope { state: &probe, ..self.scope() };
+        let transformed = filter.transform.as_ref().map(|from| scope.template(from, &start.input)).transpose();
+        let input = transformed.map_err(Rejected::Invalid)?;
+        let data = input.as_ref().unwrap_or(&start.input);
+        let timeout = self.program.timeout().map(|d| scope.duration(d, data)).transpose().map_err(Rejected::Invalid)?;
+        let input = input.filter(|input| *input != start.input);
+        self.emit(Event::Started { start, input, deadline: timeout.map(|d| self.now.plus(d)) });
+        self.schedule(ROOT, self.program.entry().map_or(Go::ListEnd, Go::Enter));
+        Ok(Cause { event_type: "started", ..Cause::default() })
     }
 
-    /// Where the result of this instance goes, when it is a sub-workflow somebody waits for.
-    pub fn parent(&self) -> Option<&Parent> {
-        None
+    fn outcome(&mut self, call: CallId, outcome: Outcome) -> Result<Cause, Rejected> {
+        let (t, key) = self
+            .waiting(call, |pending| match pending {
+                Pending::Call(call) => Some(call.key.clone()),
+                _ => None,
+            })
+            .ok_or(Rejected::Stale)?;
+        let event_type = match outcome {
+            Outcome::Success(_) => "call.completed",
+            Outcome::Failure { .. } => "call.faulted",
+        };
+        let cause = self.cause_of(t, event_type, Some(key));
+        if self.state.suspended.is_some() {
+            self.emit(Event::Parked { input: Parked::Outcome { call, outcome } });
+        } else {
+            let go = self.call_ended(t, outcome);
+            self.schedule(t, go);
+        }
+        Ok(cause)
     }
-}
 
-/// The lifecycle CloudEvents (`io.serverlessworkflow.*`) of one journal entry, in order. Pure presentation: nothing is
-/// stored twice.
-pub fn lifecycle(entry: &JournalEntry) -> Vec<CloudEvent> {
-    let _ = entry;
-    Vec::new()
+    fn child(&mut self, call: CallId, result: Result<Value, Problem>) -> Result<Cause, Rejected> {
+        let (t, child) = self
+            .waiting(call, |pending| match pending {
+                Pending::Child(child) => Some(child.id.clone()),
+                _ => None,
+            })
+            .ok_or(Rejected::Stale)?;
+        let cause = self.cause_of(t, if result.is_ok() { "child.completed" } else { "child.faulted" }, Some(child));
+        if self.state.suspended.is_some() {
+            let (output, problem) = result.map_or_else(|p| (None, Some(p)), |v| (Some(v), None));
+            self.emit(Event::Parked { input: Parked::Child { call, output, problem } });
+        } else {
+            let go = self.child_ended(t, result);
+            self.schedule(t, go);
+        }
+        Ok(cause)
+    }
+
+    /// The token that waits for a call, unless its answer has come already.
+    fn waiting<T>(&self, call: CallId, of: impl Fn(&Pending) -> Option<T>) -> Option<(TokenId, T)> {
+        let parked = self.state.parked.iter().any(|p| match p {
+            Parked::Outcome { call: c, .. } | Parked::Child { call: c, .. } => *c == call,
+            Parked::Event { .. } => false,
+        });
+        let mut tokens = self.state.tokens.iter().filter(|_| !parked);
+        tokens.find_map(|(t, token)| {
+            let waits = token.top().is_some_and(|frame| frame.run == call.0);
+            of(&token.pending).filter(|_| waits).map(|found| (*t, found))
+        })
+    }
+
+    fn cause_of(&self, t: TokenId, event_type: &'static str, causation: Option<String>) -> Cause {
+        match self.top(t) {
+            Some((frame, node)) => {
+                Cause { event_type, subject: node.reference.to_string(), run: Some(frame.run), causation }
+            }
+            None => Cause { event_type, causation, ..Cause::default() },
+        }
+    }
+
+    fn event(&mut self, event: CloudEvent) -> Result<Cause, Rejected> {
+        if self.state.ended.is_some() || self.state.seen.contains(&event) {
+            return Err(Rejected::Stale);
+        }
+        let cause = Cause { event_type: "event.received", causation: Some(event.id()), ..Cause::default() };
+        if self.state.suspended.is_some() {
+            self.emit(Event::Parked { input: Parked::Event { event } });
+            return Ok(cause);
+        }
+        if self.offer(&event) { Ok(cause) } else { Err(Rejected::Stale) }
+    }
+
+    fn cancel(&mut self, reason: String) -> Result<Cause, Rejected> {
+        self.not_ended("cancelled")?;
+        let undoing = self.token(ROOT).is_some_and(|root| root.fence != Fence::Open || root.timed_out.is_some());
+        if self.state.cancelling || undoing {
+            return Err(Rejected::Conflict("the instance is being stopped already".into()));
+        }
+        if self.token(ROOT).is_some_and(|root| root.frames.is_empty() && root.rolling_back()) {
+            return Err(Rejected::Conflict("the instance has failed and undoes what it did".into()));
+        }
+        self.emit(Event::CancelRequested { reason });
+        let parked = self.wake_up();
+        self.fence(ROOT, false);
+        self.take_parked(parked);
+        Ok(Cause { event_type: "cancel.requested", ..Cause::default() })
+    }
+
+    fn suspend(&mut self) -> Result<Cause, Rejected> {
+        self.not_ended("suspended")?;
+        if self.state.suspended.is_some() {
+            return Err(Rejected::Conflict("the instance is suspended already; resume it first".into()));
+        }
+        self.emit(Event::Suspended {});
+        Ok(Cause { event_type: "suspended", ..Cause::default() })
+    }
+
+    fn resume(&mut self) -> Result<Cause, Rejected> {
+        self.not_ended("resumed")?;
+        if self.state.suspended.is_none() {
+            return Err(Rejected::Conflict("the instance is not suspended".into()));
+        }
+        let parked = self.wake_up();
+        self.take_parked(parked);
+        Ok(Cause { event_type: "resumed", ..Cause::default() })
+    }
+
+    /// Ends a suspension; gives what came in the meantime.
+    fn wake_up(&mut self) -> Vec<Parked> {
+        if self.state.suspended.is_none() {
+            return Vec::new();
+        }
+        let parked = self.state.parked.clone();
+        self.emit(Event::Resumed {});
+        parked
+    }
+
+    fn take_parked(&mut self, parked: Vec<Parked>) {
+        for input in parked {
+            // What has become stale meanwhile is dropped, as it would have been.
+            let _ = match input {
+                Parked::Outcome { call, outcome } => self.outcome(call, outcome),
+                Parked::Child { call, output, problem } => {
+                    self.child(call, problem.map_or_else(|| Ok(output.unwrap_or_default()), Err))
+                }
+                Parked::Event { event } => self.event(event),
+            };
+            self.run();
+        }
+    }
+
+    fn retry(&mut self) -> Result<Cause, Rejected> {
+        let cause = Cause { event_type: "retry.requested", ..Cause::default() };
+        let waiting: Vec<TokenId> = self
+            .state
+            .tokens
+            .iter()
+            .filter(|(_, token)| matches!(token.pending, Pending::Backoff(_)))
+            .map(|(t, _)| *t)
+            .collect();
+        if !waiting.is_empty() && self.state.suspended.is_none() {
+            for t in waiting {
+                self.emit(Event::Hastened { t });
+                self.schedule(t, Go::Again);
+            }
+            return Ok(cause);
+        }
+        if self.state.ended.is_some() && !self.state.unresolved.is_empty() {
+            let t = TokenId(self.state.next_token);
+            self.emit(Event::CompensationRetried { t });
+            self.schedule(t, Go::Rollback);
+            return Ok(cause);
+        }
+        Err(Rejected::Conflict(
+            "nothing of this instance waits for a retry, and no compensation of it is unresolved; to run the work again, start a new instance"
+                .into(),
+        ))
+    }
+
+    fn not_ended(&self, what: &str) -> Result<(), Rejected> {
+        match &self.state.ended {
+            Some(ended) => {
+                Err(Rejected::Conflict(format!("the instance is {}: it cannot be {what}", ended.status.as_str())))
+            }
+            None => Ok(()),
+        }
+    }
 }

@@ -180,7 +180,7 @@ pub struct HttpRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<(String, String)>,
     /// Sent as JSON, or as text when it is a string and `content-type` is not JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
     pub body: Option<Value>,
     /// Form of the output.
     #[serde(default)]

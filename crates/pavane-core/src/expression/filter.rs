@@ -1,7 +1,29 @@
 //! One compiled expression and the guards around it.
+//!
+//! Most expressions of a definition are a path or a constant; those never reach jaq. The others run on jaq with a meter
+//! ([`super::budget`]): first with a small budget on this thread, and when that is used up once more with a large one
+//! on a thread that has the stack for it.
 
-use super::Arguments;
-use crate::value::Value;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use jaq_core::load::lex::Lexer;
+use jaq_core::load::parse::{Def, Parser, Term};
+use jaq_core::load::{Arena, File, Loader};
+use jaq_core::path::{Opt, Part};
+use jaq_core::{Compiler, Ctx, Exn, Vars};
+use jaq_json::Val;
+
+use super::budget::{Budget, INLINE, Jq, LARGE, LARGE_STACK, MEMORY, Meter, Run, Stop};
+use super::functions::{self, fits};
+use super::{Arguments, guard};
+use crate::value::{MAX_DEPTH, Value};
+
+/// Outputs of one expression; more are a mistake, or an attack.
+const MAX_OUTPUTS: usize = 100_000;
+/// Nodes of all outputs together.
+const MAX_NODES: usize = 1_000_000;
+/// Longest text of an expression.
+const MAX_TEXT: usize = 64 << 10;
 
 /// An expression that does not compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +46,25 @@ pub enum Fault {
 }
 
 /// A compiled expression.
-#[derive(Debug)]
-pub struct Expression {}
+pub struct Expression {
+    text: String,
+    /// Names of the arguments it uses, without `$`, in the order the filter takes them.
+    names: Vec<String>,
+    code: Code,
+}
+
+enum Code {
+    Constant(Value),
+    /// An argument (or the input), then properties.
+    Path(Option<String>, Vec<String>),
+    Filter(Box<jaq_core::Filter<Jq>>),
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Expression({:?})", self.text)
+    }
+}
 
 impl Expression {
     /// Compiles jq text that may name the given variables (without `$`).
@@ -33,14 +72,27 @@ impl Expression {
     /// # Errors
     /// Syntax errors, undefined filters and unbound variables.
     pub fn compile(text: &str, variables: &[&str]) -> Result<Expression, CompileError> {
-        let _ = (text, variables);
-        Ok(Expression {})
+        let mut term = parse(text)?;
+        if let Some(code) = plain(&term)
+            && code.argument().is_none_or(|name| variables.contains(&name))
+        {
+            let names = code.argument().map(str::to_owned).into_iter().collect();
+            return Ok(Expression { text: text.to_owned(), names, code });
+        }
+        let mentioned = guard::variables(&mut term);
+        let names: Vec<String> = variables
+            .iter()
+            .filter(|v| mentioned.iter().any(|m| m.strip_prefix('$') == Some(v)))
+            .map(|v| (*v).to_owned())
+            .collect();
+        guard::guard(&mut term);
+        let filter = compile(text, term, &names, variables)?;
+        Ok(Expression { text: text.to_owned(), names, code: Code::Filter(Box::new(filter)) })
     }
 
     /// Whether the expression names `$name`.
     pub fn names(&self, name: &str) -> bool {
-        let _ = name;
-        false
+        self.names.iter().any(|n| n == name)
     }
 
     /// Runs the expression on `input`. No output is null, one is that value, more are an array.
@@ -48,8 +100,22 @@ impl Expression {
     /// # Errors
     /// jq errors, limits reached, arguments denied.
     pub fn evaluate(&self, input: &Value, arguments: &dyn Arguments) -> Result<Value, Fault> {
-        let _ = arguments;
-        Ok(input.clone())
+        match &self.code {
+            Code::Constant(value) => Ok(value.clone()),
+            Code::Path(argument, path) => {
+                let start = match argument {
+                    Some(name) => arguments.get(name)?,
+                    None => input.clone(),
+                };
+                path.iter().try_fold(start, |value, name| property(&value, name))
+            }
+            Code::Filter(filter) => {
+                let values =
+                    self.names.iter().map(|name| arguments.get(name).map(|v| v.0)).collect::<Result<Vec<_>, _>>()?;
+                let now = arguments.now().0 as f64 / 1_000.0;
+                run(filter, &values, &input.0, now)
+            }
+        }
     }
 }
 
@@ -58,6 +124,233 @@ impl Expression {
 /// # Errors
 /// Lexical and grammatical errors.
 pub fn check_syntax(text: &str) -> Result<(), CompileError> {
-    let _ = text;
-    Ok(())
+    parse(text).map(|_| ())
+}
+
+impl Code {
+    fn argument(&self) -> Option<&str> {
+        match self {
+            Code::Path(argument, _) => argument.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Parses on a thread's own terms: nesting deeper than a definition can need is refused before the parser recurses.
+fn parse(text: &str) -> Result<Term<&str>, CompileError> {
+    let error = |message: String, at: Option<&str>| CompileError { message, offset: at.map(|at| offset(text, at)) };
+    if text.len() > MAX_TEXT {
+        return Err(error(format!("it is longer than {MAX_TEXT} bytes"), None));
+    }
+    if nesting(text) > MAX_DEPTH {
+        return Err(error(format!("its brackets nest deeper than {MAX_DEPTH}"), None));
+    }
+    if text.trim().is_empty() {
+        return Err(error("it is empty".into(), None));
+    }
+    let tokens = Lexer::new(text).lex().map_err(|errors| {
+        let (expected, at) = errors.first().map_or(("another text", ""), |(e, at)| (e.as_str(), *at));
+        error(format!("{expected} is expected here: `{}`", clip(at)), Some(at))
+    })?;
+    Parser::new(&tokens).parse(|parser| parser.term()).map_err(|errors| {
+        let (expected, at) = errors.first().map_or(("another text", None), |(e, at)| (e.as_str(), at.map(|t| t.0)));
+        match at {
+            Some(at) => error(format!("{expected} is expected before `{}`", clip(at)), Some(at)),
+            None => error(format!("{expected} is missing at its end"), None),
+        }
+    })
+}
+
+fn compile<'s>(
+    text: &'s str,
+    term: Term<&'s str>,
+    names: &[String],
+    variables: &[&str],
+) -> Result<jaq_core::Filter<Jq>, CompileError> {
+    let main = Def { name: "__main", args: Vec::new(), body: term };
+    let prelude = Lexer::new(functions::PRELUDE).lex().ok();
+    let prelude =
+        prelude.as_deref().and_then(|tokens| Parser::new(tokens).parse(|p| p.defs()).ok()).unwrap_or_default();
+    let definitions = jaq_core::defs()
+        .chain(jaq_std::defs())
+        .chain(jaq_json::defs())
+        .filter(|d| !functions::DENIED_DEFINITIONS.contains(&d.name))
+        .chain(prelude)
+        .map(|mut d| {
+            guard::guard(&mut d.body);
+            d
+        })
+        .chain([main]);
+    let natives = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+    let natives = natives.filter(|f| !functions::DENIED.contains(&f.0)).chain(functions::own());
+    let arena = Arena::default();
+    let modules = Loader::new(definitions)
+        .load(&arena, File { code: "__main", path: () })
+        .map_err(|_| CompileError { message: "it cannot be loaded".into(), offset: None })?;
+    let globals: Vec<String> = names.iter().map(|name| format!("${name}")).collect();
+    Compiler::<_, Jq>::default()
+        .with_funs(natives)
+        .with_global_vars(globals.iter().map(String::as_str))
+        .compile(modules)
+        .map_err(|errors| {
+            undefined(text, variables, errors.iter().flat_map(|(_, e)| e).map(|(name, kind)| (*name, kind.as_str())))
+        })
+}
+
+fn undefined<'e>(text: &str, variables: &[&str], mut errors: impl Iterator<Item = (&'e str, &'e str)>) -> CompileError {
+    let Some((name, kind)) = errors.next() else {
+        return CompileError { message: "it does not compile".into(), offset: None };
+    };
+    let known: Vec<String> = variables.iter().map(|v| format!("${v}")).collect();
+    let message = if name.starts_with('$') {
+        format!("{name} is not defined here; in scope are {}", known.join(", "))
+    } else if functions::DENIED.contains(&name) || functions::DENIED_DEFINITIONS.contains(&name) {
+        format!("`{name}` does not exist in workflows: an expression only computes from its data")
+    } else {
+        format!("the {kind} `{name}` is not defined")
+    };
+    CompileError { message, offset: Some(offset(text, name)).filter(|at| *at < text.len()) }
+}
+
+/// Where a part of the text stands in it; its length when the part is none of it.
+fn offset(text: &str, part: &str) -> usize {
+    (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize).filter(|at| *at <= text.len()).unwrap_or(text.len())
+}
+
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+/// Paths and constants, which need no jq.
+fn plain(term: &Term<&str>) -> Option<Code> {
+    match term {
+        Term::Id => Some(Code::Path(None, Vec::new())),
+        Term::Var(name) => Some(Code::Path(Some(name.strip_prefix('$')?.to_owned()), Vec::new())),
+        Term::Num(text) => text.parse().ok().map(|n: i64| Code::Constant(Value::integer(n))),
+        Term::Str(None, parts) => literal(parts).map(|text| Code::Constant(Value::text(text))),
+        Term::Call(name, arguments) if arguments.is_empty() => match *name {
+            "true" => Some(Code::Constant(true.into())),
+            "false" => Some(Code::Constant(false.into())),
+            "null" => Some(Code::Constant(Value::NULL)),
+            _ => None,
+        },
+        Term::Path(inner, path) => {
+            let Some(Code::Path(argument, mut names)) = plain(inner) else { return None };
+            for (part, optional) in &path.0 {
+                match (part, optional) {
+                    (Part::Index(Term::Str(None, parts)), Opt::Essential) => names.push(literal(parts)?),
+                    _ => return None,
+                }
+            }
+            Some(Code::Path(argument, names))
+        }
+        _ => None,
+    }
+}
+
+fn literal(parts: &[jaq_core::load::lex::StrPart<&str, Term<&str>>]) -> Option<String> {
+    parts
+        .iter()
+        .map(|part| if let jaq_core::load::lex::StrPart::Str(text) = part { Some(*text) } else { None })
+        .collect()
+}
+
+/// jq's `.name`: null for null and for a missing property, an error for anything but an object.
+fn property(value: &Value, name: &str) -> Result<Value, Fault> {
+    match &value.0 {
+        Val::Null => Ok(Value::NULL),
+        Val::Obj(_) => Ok(value.get(name).unwrap_or_default()),
+        _ => Err(Fault::Failed(format!("cannot index {} with {:?}", crate::value::excerpt(value), name))),
+    }
+}
+
+fn run(filter: &jaq_core::Filter<Jq>, values: &[Val], input: &Val, now: f64) -> Result<Value, Fault> {
+    match attempt(filter, values, input, now, INLINE) {
+        Err(Stop::Memory) => Err(limit(&Stop::Memory)),
+        Err(Stop::Terms | Stop::Stack) => std::thread::scope(|scope| {
+            let large = || attempt(filter, values, input, now, LARGE).unwrap_or_else(|stop| Err(limit(&stop)));
+            match std::thread::Builder::new().name("jq".into()).stack_size(LARGE_STACK).spawn_scoped(scope, large) {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(Fault::Failed("the evaluation broke off".into()))),
+                Err(_) => Err(limit(&Stop::Terms)),
+            }
+        }),
+        Ok(result) => result,
+    }
+}
+
+fn limit(stop: &Stop) -> Fault {
+    Fault::Limit(match stop {
+        Stop::Terms => format!("the expression was stopped after {} terms: does it loop for ever?", LARGE.terms),
+        Stop::Stack => {
+            format!("the expression was stopped: it recurses deeper than {} MiB of stack", LARGE.stack >> 20)
+        }
+        Stop::Memory => format!("the expression was stopped: its values take more than {} MiB", MEMORY >> 20),
+    })
+}
+
+/// One run. `Err` is a limit that a larger budget may lift.
+fn attempt(
+    filter: &jaq_core::Filter<Jq>,
+    values: &[Val],
+    input: &Val,
+    now: f64,
+    budget: Budget,
+) -> Result<Result<Value, Fault>, Stop> {
+    let meter = Meter::new(&filter.lut, budget, now);
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        let mut outputs = Vec::new();
+        let mut nodes = MAX_NODES;
+        let context = Ctx::new(Run(&meter), Vars::new(values.iter().cloned()));
+        for output in filter.id.run::<Jq>((context, input.clone())) {
+            let output = match output {
+                Ok(output) => output,
+                Err(exception) => return Err(Fault::Failed(message(exception))),
+            };
+            if !fits(&output, &mut nodes, MAX_DEPTH) || outputs.len() >= MAX_OUTPUTS {
+                return Err(Fault::Limit(format!(
+                    "the result is too large: at most {MAX_OUTPUTS} outputs, {MAX_NODES} values and {MAX_DEPTH} levels are kept"
+                )));
+            }
+            outputs.push(output);
+        }
+        Ok(match outputs.len() {
+            0 => Value::NULL,
+            1 => Value(outputs.swap_remove(0)),
+            _ => Value(outputs.into_iter().collect()),
+        })
+    }));
+    match run {
+        Ok(result) => Ok(result),
+        Err(payload) => match payload.downcast::<Stop>() {
+            Ok(stop) => Err(*stop),
+            // A defect of the jq engine must not take the instance's neighbours with it.
+            Err(payload) if payload.is::<String>() || payload.is::<&str>() => {
+                Ok(Err(Fault::Failed("the expression engine failed on this expression".into())))
+            }
+            Err(payload) => resume_unwind(payload),
+        },
+    }
+}
+
+fn message(exception: Exn<'_, Val>) -> String {
+    match exception.get_err() {
+        Ok(error) => {
+            let value = Value(error.into_val());
+            value.as_str().map_or_else(|| value.to_json(), |text| text.chars().take(500).collect())
+        }
+        Err(_) => "the expression broke off".into(),
+    }
 }

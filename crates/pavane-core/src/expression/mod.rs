@@ -1,9 +1,14 @@
 //! jq runtime expressions: compiled once at deploy, run with a budget.
 
+mod allocator;
+mod budget;
 mod filter;
+mod functions;
+mod guard;
 mod schema;
 mod template;
 
+pub use allocator::Counting;
 pub use filter::{CompileError, Expression, Fault, check_syntax};
 pub use schema::{Schema, Violation};
 pub use template::Template;

@@ -2,9 +2,12 @@
 
 use crate::value::Value;
 
+/// Violations named in one message.
+const MAX_NAMED: usize = 10;
+
 /// A compiled JSON Schema (2020-12 unless `$schema` says otherwise). Never fetches a reference.
 #[derive(Debug)]
-pub struct Schema {}
+pub struct Schema(Box<jsonschema::Validator>);
 
 /// A value that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +22,12 @@ impl Schema {
     /// # Errors
     /// What is wrong with the schema.
     pub fn compile(document: &Value) -> Result<Schema, String> {
-        let _ = document;
-        Ok(Schema {})
+        // The `regex` engine is linear in the text; look-around, which it lacks, is refused here.
+        jsonschema::options()
+            .with_pattern_options(jsonschema::PatternOptions::regex())
+            .build(&document.into())
+            .map(|validator| Schema(Box::new(validator)))
+            .map_err(|error| error.to_string())
     }
 
     /// Checks a value.
@@ -28,7 +35,19 @@ impl Schema {
     /// # Errors
     /// What does not fit, by JSON pointer.
     pub fn check(&self, value: &Value) -> Result<(), Violation> {
-        let _ = value;
-        Ok(())
+        let json = value.into();
+        if self.0.is_valid(&json) {
+            return Ok(());
+        }
+        let named: Vec<String> = self
+            .0
+            .iter_errors(&json)
+            .take(MAX_NAMED)
+            .map(|error| {
+                let place = error.instance_path().to_string();
+                if place.is_empty() { error.to_string() } else { format!("{place}: {error}") }
+            })
+            .collect();
+        Err(Violation { message: named.join("; ") })
     }
 }

@@ -1,15 +1,38 @@
 //! Definition to located flow graph: every name resolved, every expression compiled, every node placed.
+//!
+//! A [`Program`] is what the machine runs and what an instance is pinned to by digest. It holds no state and performs
+//! nothing. Each task of the definition is one [`Node`]; lists are chains of `next`. Start reading at [`Program::compile`].
 
-use std::collections::BTreeMap;
+mod compile;
+mod node;
 
-use crate::definition::{Definition, Diagnostic, Document, Mode};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+pub use node::*;
+
+use crate::definition::{self, Definition, Diagnostic, Document, Mode};
+use crate::engine::Subscription;
 use crate::value::Value;
+
+/// The version of everything that gives a document its meaning. It is part of every digest: raise it when the same
+/// document would behave differently, so that running instances keep the meaning they started with.
+const MEANING: &str = "pavane-1/jaq-3.1.2";
 
 /// A compiled workflow.
 #[derive(Debug)]
 pub struct Program {
     document: Document,
     digest: String,
+    source: Value,
+    nodes: Vec<Node>,
+    by_reference: HashMap<Arc<str>, NodeId>,
+    entry: Option<NodeId>,
+    input: FilterCode,
+    output: FilterCode,
+    timeout: Option<DurationCode>,
+    secrets: Vec<String>,
+    subscriptions: Vec<Subscription>,
 }
 
 /// Documents that a definition refers to by URI (schemas), fetched when it is deployed.
@@ -21,8 +44,20 @@ impl Program {
     /// # Errors
     /// Every problem found: expressions that do not compile, schemas that are none, resources that are missing.
     pub fn compile(definition: &Definition, resources: &Resources) -> Result<Program, Vec<Diagnostic>> {
-        let _ = resources;
-        Ok(Program { document: definition.document.clone(), digest: String::new() })
+        compile::compile(definition, resources)
+    }
+
+    /// URIs of the resources a definition needs for [`Program::compile`], each once.
+    pub fn resources_of(definition: &Definition) -> Vec<String> {
+        let mut uris = Vec::new();
+        visit_schemas(definition, &mut |schema| {
+            if let definition::Schema::Resource { uri, .. } = schema
+                && !uris.contains(uri)
+            {
+                uris.push(uri.clone());
+            }
+        });
+        uris
     }
 
     /// Name, version and mode.
@@ -35,15 +70,89 @@ impl Program {
         self.document.mode
     }
 
-    /// Hex SHA-256 over the document as data, its resources and the version of the expression engine: equal digest,
-    /// equal behaviour.
+    /// Hex SHA-256 over the document as data, its resources and the version of its meaning: equal digest, equal
+    /// behaviour.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// URIs of the resources a definition needs for [`Program::compile`].
-    pub fn resources_of(definition: &Definition) -> Vec<String> {
-        let _ = definition;
-        Vec::new()
+    /// The document as data, for `$workflow.definition`.
+    pub fn source(&self) -> &Value {
+        &self.source
     }
+
+    /// One node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// The node of a task reference; absent when the reference is of another program.
+    pub fn find(&self, reference: &str) -> Option<NodeId> {
+        self.by_reference.get(reference).copied()
+    }
+
+    /// The first node; absent for `do: []`.
+    pub fn entry(&self) -> Option<NodeId> {
+        self.entry
+    }
+
+    /// All nodes, in the order of the document.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
+    pub(crate) fn input(&self) -> &FilterCode {
+        &self.input
+    }
+
+    pub(crate) fn output(&self) -> &FilterCode {
+        &self.output
+    }
+
+    pub(crate) fn timeout(&self) -> Option<&DurationCode> {
+        self.timeout.as_ref()
+    }
+
+    pub(crate) fn secrets(&self) -> &[String] {
+        &self.secrets
+    }
+
+    /// What an instance of this program listens to, from its start on.
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
+    }
+}
+
+/// Shows every schema of a definition to `see`, in the order of the document.
+fn visit_schemas<'a>(definition: &'a Definition, see: &mut dyn FnMut(&'a definition::Schema)) {
+    fn filters<'a>(list: &[&'a definition::Filter], see: &mut dyn FnMut(&'a definition::Schema)) {
+        for schema in list.iter().filter_map(|f| f.schema.as_ref()) {
+            see(schema);
+        }
+    }
+    fn tasks<'a>(list: &'a [definition::Task], see: &mut dyn FnMut(&'a definition::Schema)) {
+        for task in list {
+            filters(&[&task.input, &task.output, &task.export], see);
+            match &task.kind {
+                definition::TaskKind::Do(body) | definition::TaskKind::Fork { branches: body, .. } => tasks(body, see),
+                definition::TaskKind::For(each) => tasks(&each.body, see),
+                definition::TaskKind::Try(attempt) => {
+                    tasks(&attempt.body, see);
+                    tasks(attempt.handler.as_deref().unwrap_or_default(), see);
+                }
+                definition::TaskKind::Listen(listen) => {
+                    if let Some(foreach) = &listen.foreach {
+                        tasks(&foreach.body, see);
+                        filters(&[&foreach.output, &foreach.export], see);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    filters(&[&definition.input, &definition.output], see);
+    for function in definition.functions.values() {
+        tasks(std::slice::from_ref(function), see);
+    }
+    tasks(&definition.tasks, see);
 }

@@ -1,0 +1,628 @@
+//! `apply`: the only writer of the state, total over every event.
+//!
+//! An event that does not fit the state (a corrupt journal) changes nothing: there is no input that makes this panic.
+
+use std::sync::Arc;
+
+use super::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
+use super::state::*;
+use super::types::Start;
+use crate::id;
+use crate::problem::Problem;
+use crate::program::{Act, NodeId, Program};
+use crate::record::JournalEntry;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+impl State {
+    /// Folds journal entries, in order, onto a new state.
+    ///
+    /// # Errors
+    /// A sentence that says which entry cannot be read.
+    pub fn replay<'a>(program: &Program, entries: impl IntoIterator<Item = &'a JournalEntry>) -> Result<State, String> {
+        let mut state = State::default();
+        for entry in entries {
+            let events: Vec<Event> = serde_json::from_str(&entry.payload).map_err(|e| {
+                format!("step {} of instance {} cannot be read: {e}", entry.seq, entry.workflow_instance_id)
+            })?;
+            for event in &events {
+                state.apply(program, entry.timestamp, event);
+            }
+            state.seq = entry.seq;
+        }
+        Ok(state)
+    }
+
+    /// Applies one event that happened at `at`.
+    pub fn apply(&mut self, program: &Program, at: Timestamp, event: &Event) {
+        self.now = at;
+        match event {
+            Event::Started { start, input, deadline } => self.started(start, input.as_ref(), *deadline),
+            Event::Received { event, kept } => {
+                self.seen.insert(event);
+                if *kept {
+                    self.inbox.push_back(event.clone());
+                    if self.inbox.len() > MAX_INBOX {
+                        self.inbox.pop_front();
+                    }
+                }
+            }
+            Event::CancelRequested { .. } => self.cancelling = true,
+            Event::Suspended {} => self.suspended = Some(at),
+            Event::Resumed {} => self.resumed(at),
+            Event::Parked { input } => self.parked.push(input.clone()),
+            Event::Ended { status, output, problem } => self.ended(at, *status, output.clone(), problem.clone()),
+            Event::Skipped { .. } => {}
+            Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
+            Event::Dropped { t } => {
+                self.tokens.remove(t);
+            }
+            Event::RollbackJoined { t } => self.rollback_joined(*t),
+            Event::CompensationRetried { t } => self.compensation_retried(*t),
+            Event::Forked { t, first, count } => self.forked(program, *t, *first, *count),
+            Event::RollbackForked { t, first, count } => self.rollback_forked(*t, *first, *count),
+            Event::Joined { t, winner, context } => self.joined(*t, *winner, context.as_ref()),
+            Event::Entered { t, task, run, input, deadline } => {
+                self.entered(program, *t, task, *run, input.as_ref(), *deadline);
+            }
+            Event::Completed { t, output, context, .. } => {
+                self.completed(program, *t, output.as_ref(), context.as_ref())
+            }
+            Event::Faulted { t, trace, .. } => self.faulted(program, *t, trace),
+            Event::Cancelled { t, .. } => self.cancelled(program, *t),
+            Event::Requested { t, task, key, address, request, attempt, compensates, deadline, .. } => {
+                let epoch = self.next_epoch(address);
+                let request = request.clone().or_else(|| epoch.request.clone());
+                epoch.request.clone_from(&request);
+                if let (Some(token), Some(request)) = (self.tokens.get_mut(t), request) {
+                    token.pending = Pending::Call(Box::new(PendingCall {
+                        task: task.clone(),
+                        key: key.clone(),
+                        request,
+                        attempt: *attempt,
+                        compensates: compensates.clone(),
+                        deadline: *deadline,
+                    }));
+                }
+            }
+            Event::ChildRequested { t, address, child } => {
+                self.next_epoch(address);
+                self.wait_for(*t, Pending::Child(Box::new(child.clone())));
+            }
+            Event::Emitted { address, .. } => {
+                self.next_epoch(address).settled = true;
+            }
+            Event::Undone { t, task } => self.undone(*t, task),
+            Event::Unresolved { t, reason, halt, .. } => self.unresolved(*t, reason, *halt),
+            _ => {
+                if let Some(token) = token_of(event).and_then(|t| self.tokens.get_mut(&t)) {
+                    token.apply(at, event);
+                    if let Event::Consumed { taken: Some(position), .. } = event {
+                        self.inbox.remove(*position as usize);
+                    }
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, start: &Start, input: Option<&Value>, deadline: Option<Timestamp>) {
+        let data = input.unwrap_or(&start.input).clone();
+        self.start = Some(start.clone());
+        self.started_at = self.now;
+        self.deadline = deadline;
+        self.tokens.insert(ROOT, Token { context: data.clone(), data, ..Token::default() });
+        self.next_token = 1;
+        self.next_run = 1;
+    }
+
+    /// Deadlines stand still while an instance is suspended; waits for a point in time do not.
+    fn resumed(&mut self, at: Timestamp) {
+        let Some(since) = self.suspended.take() else { return };
+        let pause = at.since(since).max(0);
+        let shift = |deadline: &mut Option<Timestamp>| *deadline = deadline.map(|d| d.plus_millis(pause));
+        shift(&mut self.deadline);
+        for token in self.tokens.values_mut() {
+            shift(&mut token.deadline);
+            if let Pending::Call(call) = &mut token.pending {
+                shift(&mut call.deadline);
+            }
+            for frame in &mut token.frames {
+                shift(&mut frame.deadline);
+                if let Role::Try(attempt) = &mut frame.role {
+                    shift(&mut attempt.deadline);
+                }
+            }
+        }
+        self.parked.clear();
+    }
+
+    fn ended(&mut self, at: Timestamp, status: crate::record::Status, output: Option<Value>, problem: Option<Problem>) {
+        let root = self.tokens.remove(&ROOT).unwrap_or_default();
+        let output = (status == crate::record::Status::Completed).then(|| output.unwrap_or(root.data));
+        self.ended = Some(Ended { status, at, output, problem, context: root.context });
+        self.inbox.clear();
+        self.suspended = None;
+    }
+
+    fn entered(
+        &mut self,
+        program: &Program,
+        t: TokenId,
+        task: &str,
+        run: u32,
+        input: Option<&Value>,
+        deadline: Option<Timestamp>,
+    ) {
+        let now = self.now;
+        self.next_run = self.next_run.max(run.saturating_add(1));
+        let (Some(token), Some(node)) = (self.tokens.get_mut(&t), program.find(task)) else { return };
+        let raw = token.data.clone();
+        let input = input.unwrap_or(&raw).clone();
+        token.data = input.clone();
+        let role = match &program.node(node).act {
+            Act::Try(_) => Role::Try(Attempt::default()),
+            Act::Function { .. } => Role::Function,
+            Act::Listen(_) => Role::Listen(Box::default()),
+            _ => Role::Plain,
+        };
+        token.frames.push(Frame { node, run, raw, input, started: now, deadline, mark: token.log.len(), role });
+    }
+
+    fn completed(&mut self, program: &Program, t: TokenId, output: Option<&Value>, context: Option<&Value>) {
+        let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
+        self.settle(&address);
+        let key = self.key_of(&address);
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        let Some(frame) = token.frames.pop() else { return };
+        token.pending = Pending::Nothing;
+        if let Some(output) = output {
+            token.data = output.clone();
+        }
+        if let Some(context) = context {
+            token.context = context.clone();
+        }
+        token.forget_unknown(&address);
+        if program.node(frame.node).undo.is_some() {
+            // The task's own compensation undoes all that happened in it.
+            token.log.truncate(frame.mark);
+            token.log.push(frame.done(key, address, token.data.clone(), true));
+        }
+    }
+
+    fn faulted(&mut self, program: &Program, t: TokenId, trace: &Trace) {
+        let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
+        if matches!(trace, Trace::Settled | Trace::Done(_)) {
+            self.settle(&address);
+        }
+        let key = self.key_of(&address);
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        let Some(frame) = token.frames.pop() else { return };
+        token.pending = Pending::Nothing;
+        let undoable = program.node(frame.node).undo.is_some();
+        match trace {
+            Trace::Settled => token.forget_unknown(&address),
+            Trace::Done(raw) => {
+                token.forget_unknown(&address);
+                if undoable {
+                    token.log.push(frame.done(key, address, raw.clone(), true));
+                }
+            }
+            Trace::Indeterminate if undoable => {
+                token.forget_unknown(&address);
+                token.log.push(frame.done(key, address, Value::NULL, false));
+            }
+            Trace::Indeterminate | Trace::NotSent | Trace::None => {}
+        }
+    }
+
+    fn cancelled(&mut self, program: &Program, t: TokenId) {
+        let in_flight = self.tokens.get(&t).is_some_and(|token| matches!(token.pending, Pending::Call(_)));
+        self.faulted(program, t, if in_flight { &Trace::Indeterminate } else { &Trace::None });
+    }
+
+    fn next_epoch(&mut self, address: &str) -> &mut Epoch {
+        let epoch = self.epochs.entry(address.to_owned()).or_default();
+        if epoch.settled {
+            *epoch = Epoch { number: epoch.number + 1, ..Epoch::default() };
+        }
+        epoch
+    }
+
+    fn settle(&mut self, address: &str) {
+        if let Some(epoch) = self.epochs.get_mut(address) {
+            epoch.settled = true;
+            epoch.request = None;
+        }
+    }
+
+    fn key_of(&self, address: &str) -> String {
+        id::idempotency_key(self.id(), address, &[], self.epochs.get(address).map_or(0, |e| e.number))
+    }
+
+    fn wait_for(&mut self, t: TokenId, pending: Pending) {
+        if let Some(token) = self.tokens.get_mut(&t) {
+            token.pending = pending;
+        }
+    }
+
+    fn forked(&mut self, program: &Program, t: TokenId, first: TokenId, count: u32) {
+        let Some(parent) = self.tokens.get_mut(&t) else { return };
+        let variables = super::scope::variables(program, parent);
+        let branch = Token {
+            data: parent.data.clone(),
+            context: parent.context.clone(),
+            variables,
+            base: parent.place(program),
+            deadline: parent.soonest_deadline(),
+            retries: parent.attempts_before(),
+            fence: parent.fence,
+            ..Token::default()
+        };
+        parent.pending = Pending::Join(Box::new(Join { first: first.0, count, arrived: Default::default() }));
+        for index in 0..count {
+            let home = Home::Branch { parent: t, index };
+            self.tokens.insert(TokenId(first.0 + index), Token { home, ..branch.clone() });
+        }
+        self.next_token = first.0 + count;
+    }
+
+    fn reported(&mut self, t: TokenId, kind: ReportKind, problem: Option<&Problem>) {
+        let Some(token) = self.tokens.remove(&t) else { return };
+        let Home::Branch { parent, index } = token.home else { return };
+        let Some(Pending::Join(join)) = self.tokens.get_mut(&parent).map(|p| &mut p.pending) else { return };
+        let Token { data, context, log, .. } = token;
+        join.arrived.insert(index, Arrival { kind, problem: problem.cloned(), data, context, log });
+    }
+
+    fn joined(&mut self, t: TokenId, winner: Option<u32>, context: Option<&Value>) {
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        let Pending::Join(mut join) = std::mem::take(&mut token.pending) else { return };
+        if let Some(context) = context {
+            token.context = context.clone();
+        }
+        match winner.and_then(|index| join.arrived.remove(&index)) {
+            Some(won) => {
+                token.data = won.data;
+                token.log.extend(won.log);
+                let losers: Vec<TokenId> = (join.first..join.first + join.count)
+                    .map(TokenId)
+                    .filter(|id| self.tokens.contains_key(id))
+                    .collect();
+                for id in &losers {
+                    if let Some(loser) = self.tokens.get_mut(id) {
+                        loser.home = Home::None;
+                    }
+                }
+                if let Some(token) = self.tokens.get_mut(&t)
+                    && !losers.is_empty()
+                {
+                    token.log.push(Entry::Race(losers));
+                }
+            }
+            None => {
+                let ended = join.arrived.values().find(|a| a.kind == ReportKind::Ended);
+                if let Some(ended) = ended {
+                    token.data = ended.data.clone();
+                } else if join.arrived.values().all(|a| a.kind == ReportKind::Completed) {
+                    token.data = Value::array(join.arrived.values().map(|a| a.data.clone()));
+                }
+                let logs: Vec<_> = join.arrived.into_values().map(|a| a.log).filter(|log| !log.is_empty()).collect();
+                if !logs.is_empty() {
+                    token.log.push(Entry::Parallel(logs));
+                }
+            }
+        }
+    }
+
+    fn rollback_forked(&mut self, t: TokenId, first: TokenId, count: u32) {
+        let Some(parent) = self.tokens.get_mut(&t) else { return };
+        let Some(rollback) = parent.rollbacks.last_mut() else { return };
+        let Some(Entry::Parallel(branches)) = rollback.todo.pop() else { return };
+        let problem = rollback.problem.clone();
+        let context = parent.context.clone();
+        parent.pending = Pending::RollbackJoin((first.0..first.0 + count).map(TokenId).collect());
+        for (index, todo) in (0..count).zip(branches) {
+            let rollback = Rollback { todo, problem: problem.clone(), then: AfterRollback::Join };
+            let side = Token {
+                context: context.clone(),
+                home: Home::Rollback { parent: t },
+                rollbacks: vec![rollback],
+                ..Token::default()
+            };
+            self.tokens.insert(TokenId(first.0 + index), side);
+        }
+        self.next_token = first.0 + count;
+    }
+
+    fn rollback_joined(&mut self, t: TokenId) {
+        let Some(side) = self.tokens.remove(&t) else { return };
+        let Home::Rollback { parent } = side.home else { return };
+        let Some(token) = self.tokens.get_mut(&parent) else { return };
+        token.halted |= side.halted;
+        if let Pending::RollbackJoin(left) = &mut token.pending {
+            left.remove(&t);
+            if left.is_empty() {
+                token.pending = Pending::Nothing;
+                if token.halted {
+                    self.halt(parent, "a task that ran after it could not be undone");
+                }
+            }
+        }
+    }
+
+    fn undone(&mut self, t: TokenId, task: &Arc<str>) {
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        token.pending = Pending::Nothing;
+        if let Some(Frame { role: Role::Undo(undoing), .. }) = token.frames.pop() {
+            self.settle(&undoing.task.address);
+            self.compensated.push(task.clone());
+        }
+    }
+
+    fn unresolved(&mut self, t: TokenId, reason: &str, halt: bool) {
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        token.pending = Pending::Nothing;
+        if let Some(Frame { role: Role::Undo(undoing), .. }) = token.frames.pop() {
+            self.unresolved.push((Entry::Task(Box::new(undoing.task)), reason.to_owned()));
+        }
+        if halt {
+            token.halted = true;
+            self.halt(t, "a task that ran after it could not be undone");
+        }
+    }
+
+    /// Leaves the rest of a token's rollback as it is, and names it.
+    fn halt(&mut self, t: TokenId, reason: &str) {
+        let Some(rollback) = self.tokens.get_mut(&t).and_then(|token| token.rollbacks.last_mut()) else { return };
+        let rest = std::mem::take(&mut rollback.todo);
+        self.unresolved.extend(rest.into_iter().rev().map(|entry| (entry, reason.to_owned())));
+    }
+
+    fn compensation_retried(&mut self, t: TokenId) {
+        let entries = std::mem::take(&mut self.unresolved);
+        let ended = self.ended.as_ref();
+        let cancelled = || crate::problem::Kind::Runtime.problem("the instance was cancelled");
+        let rollback = Rollback {
+            todo: entries.into_iter().rev().map(|(entry, _)| entry).collect(),
+            problem: ended.and_then(|e| e.problem.clone()).unwrap_or_else(cancelled),
+            then: AfterRollback::Drop,
+        };
+        let context = ended.map(|e| e.context.clone()).unwrap_or_default();
+        self.tokens.insert(t, Token { context, home: Home::None, rollbacks: vec![rollback], ..Token::default() });
+        self.next_token = t.0 + 1;
+    }
+}
+
+impl Token {
+    /// Events that touch one token alone.
+    fn apply(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::Called { data, .. } => self.data = data.clone(),
+            Event::Looped { index, items, .. } => {
+                if let Some(frame) = self.frames.last_mut() {
+                    let items = match (&frame.role, items) {
+                        (_, Some(items)) => items.clone(),
+                        (Role::For { items, .. }, None) => items.clone(),
+                        _ => Value::NULL,
+                    };
+                    frame.role = Role::For { items, index: *index };
+                }
+            }
+            Event::Waiting { until, .. } => self.pending = Pending::Time(*until),
+            Event::Listening { .. } => self.pending = Pending::Events,
+            Event::Consumed { .. } => self.consumed(event),
+            Event::Foreach { item, index, .. } => {
+                self.pending = Pending::Nothing;
+                self.data = item.clone();
+                if let Some(listening) = self.listening() {
+                    listening.queue.pop_front();
+                    listening.current = Some((item.clone(), *index));
+                    listening.next = *index;
+                }
+            }
+            Event::ForeachDone { output, context, .. } => {
+                if let Some(context) = context {
+                    self.context = context.clone();
+                }
+                if let Some(listening) = self.listening() {
+                    listening.results.push(output.clone());
+                    listening.current = None;
+                    listening.next += 1;
+                }
+                self.pending = Pending::Events;
+            }
+            Event::Fenced { cut, .. } => self.fence = if *cut { Fence::Cut } else { Fence::Drain },
+            Event::TimedOut { depth, attempt, .. } => {
+                self.timed_out = Some(TimedOut { depth: *depth, attempt: *attempt });
+            }
+            Event::RetryScheduled { at: when, .. } => {
+                self.pending = Pending::Backoff(*when);
+                if let Some(attempt) = self.attempt() {
+                    attempt.first_failure.get_or_insert(at);
+                    attempt.deadline = None;
+                }
+            }
+            Event::Retried { deadline, .. } => {
+                self.pending = Pending::Nothing;
+                self.restart_try();
+                if let Some(attempt) = self.attempt() {
+                    attempt.retries += 1;
+                    attempt.deadline = *deadline;
+                }
+            }
+            Event::AttemptLimited { deadline, .. } => {
+                if let Some(attempt) = self.attempt() {
+                    attempt.deadline = Some(*deadline);
+                }
+            }
+            Event::Caught { problem, .. } => {
+                self.restart_try();
+                if let Some(attempt) = self.attempt() {
+                    attempt.handling = true;
+                    attempt.error = Some(problem.to_value());
+                }
+            }
+            Event::RollingBack { from, keep_indeterminate, problem, then, .. } => {
+                self.roll_back(*from as usize, *keep_indeterminate, problem, then);
+            }
+            Event::Undoing { .. } => self.begin_undo(at),
+            Event::UndoDelayed { at: when, .. } => {
+                self.pending = Pending::Backoff(*when);
+                if let Some(Frame { role: Role::Undo(undoing), .. }) = self.frames.last_mut() {
+                    undoing.first_failure.get_or_insert(at);
+                    undoing.retries += 1;
+                }
+            }
+            Event::UndoRetried { .. } => {
+                self.pending = Pending::Nothing;
+                if let Some(Frame { role: Role::Undo(undoing), .. }) = self.frames.last() {
+                    self.data = undoing.input();
+                }
+            }
+            Event::Draining { .. } => {
+                if let Some(Entry::Race(losers)) = self.rollbacks.last_mut().and_then(|r| r.todo.pop()) {
+                    self.pending = Pending::Drain(losers);
+                }
+            }
+            Event::Drained { .. } => self.pending = Pending::Nothing,
+            Event::RolledBack { .. } => {
+                self.rollbacks.pop();
+                self.pending = Pending::Nothing;
+            }
+            Event::Hastened { .. } => {
+                if let Pending::Backoff(when) = &mut self.pending {
+                    *when = at;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn consumed(&mut self, event: &Event) {
+        let Event::Consumed { run, filter, item, correlation, done, .. } = event else { return };
+        let listening = self.frames.iter_mut().find_map(|f| match &mut f.role {
+            Role::Listen(listening) if f.run == *run => Some(listening),
+            _ => None,
+        });
+        let Some(listening) = listening else { return };
+        listening.matched.insert(*filter);
+        listening.correlation.extend(correlation.iter().cloned());
+        listening.done = *done;
+        if let Some(item) = item {
+            listening.items.push(item.clone());
+            listening.queue.push_back(item.clone());
+        }
+    }
+
+    fn listening(&mut self) -> Option<&mut Listening> {
+        match &mut self.frames.last_mut()?.role {
+            Role::Listen(listening) => Some(listening),
+            _ => None,
+        }
+    }
+
+    fn attempt(&mut self) -> Option<&mut Attempt> {
+        match &mut self.frames.last_mut()?.role {
+            Role::Try(attempt) => Some(attempt),
+            _ => None,
+        }
+    }
+
+    fn restart_try(&mut self) {
+        if let Some(frame) = self.frames.last() {
+            self.data = frame.input.clone();
+        }
+    }
+
+    fn roll_back(&mut self, from: usize, keep_indeterminate: bool, problem: &Problem, then: &AfterRollback) {
+        let undone = self.log.split_off(from.min(self.log.len()));
+        let keeps = |entry: &Entry| keep_indeterminate && matches!(entry, Entry::Task(done) if !done.certain);
+        let (kept, todo) = undone.into_iter().partition(keeps);
+        self.log.extend::<Vec<Entry>>(kept);
+        self.pending = Pending::Nothing;
+        self.rollbacks.push(Rollback { todo, problem: problem.clone(), then: then.clone() });
+    }
+
+    fn begin_undo(&mut self, at: Timestamp) {
+        let Some(rollback) = self.rollbacks.last_mut() else { return };
+        let Some(Entry::Task(done)) = rollback.todo.pop() else { return };
+        let undoing = Undoing { task: *done, retries: 0, first_failure: None, problem: rollback.problem.clone() };
+        let input = undoing.input();
+        self.data = input.clone();
+        self.frames.push(Frame {
+            node: undoing.task.node,
+            run: undoing.task.run,
+            raw: input.clone(),
+            input,
+            started: at,
+            deadline: None,
+            mark: self.log.len(),
+            role: Role::Undo(Box::new(undoing)),
+        });
+    }
+
+    /// Drops the entry of an earlier, unknown outcome at the same address: it is known now, or asked for again.
+    fn forget_unknown(&mut self, address: &str) {
+        let unknown = |entry: &Entry| matches!(entry, Entry::Task(done) if !done.certain && done.address == address);
+        while let Some(position) = self.log.iter().position(unknown) {
+            self.log.remove(position);
+            for frame in self.frames.iter_mut().filter(|f| f.mark > position) {
+                frame.mark -= 1;
+            }
+        }
+    }
+}
+
+impl Undoing {
+    /// The raw input of a compensation.
+    fn input(&self) -> Value {
+        Value::object([
+            ("input", self.task.input.clone()),
+            ("output", self.task.output.clone()),
+            ("error", self.problem.to_value()),
+        ])
+    }
+}
+
+impl Frame {
+    fn done(&self, key: String, address: String, output: Value, certain: bool) -> Entry {
+        let Frame { node, run, input, .. } = self;
+        Entry::Task(Box::new(Done {
+            node: *node as NodeId,
+            run: *run,
+            key,
+            address,
+            input: input.clone(),
+            output,
+            certain,
+        }))
+    }
+}
+
+/// The token an event is about, for the events that touch one token alone.
+fn token_of(event: &Event) -> Option<TokenId> {
+    match event {
+        Event::Called { t, .. }
+        | Event::Looped { t, .. }
+        | Event::Waiting { t, .. }
+        | Event::Listening { t, .. }
+        | Event::Consumed { t, .. }
+        | Event::Foreach { t, .. }
+        | Event::ForeachDone { t, .. }
+        | Event::Fenced { t, .. }
+        | Event::TimedOut { t, .. }
+        | Event::RetryScheduled { t, .. }
+        | Event::Retried { t, .. }
+        | Event::AttemptLimited { t, .. }
+        | Event::Caught { t, .. }
+        | Event::RollingBack { t, .. }
+        | Event::Undoing { t, .. }
+        | Event::UndoDelayed { t, .. }
+        | Event::UndoRetried { t, .. }
+        | Event::Draining { t, .. }
+        | Event::Drained { t, .. }
+        | Event::RolledBack { t, .. }
+        | Event::Hastened { t, .. } => Some(*t),
+        _ => None,
+    }
+}

@@ -1,0 +1,496 @@
+//! The state of one instance: its tokens, what each waits for, and what was done that may have to be undone.
+//!
+//! Only `apply` writes it. Everything here can be rebuilt from the journal.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::Wake;
+use super::event::{AfterRollback, Parked, ReportKind, TokenId};
+use super::types::{Call, CallId, Child, Effect, Parent, Request, Start};
+use crate::event::CloudEvent;
+use crate::problem::Problem;
+use crate::program::{NodeId, Program};
+use crate::record::{Compensation, CompensationStatus, Status, Unresolved};
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// The main thread of control.
+pub(super) const ROOT: TokenId = TokenId(0);
+
+/// Events kept for listens to come. Older ones make room: an instance that never listens must not grow for ever.
+pub(super) const MAX_INBOX: usize = 1_000;
+
+/// How many events' ids are remembered to tell a repeat. Redelivery is near in time, so a window is enough.
+const MAX_SEEN: usize = 4_096;
+
+/// The whole state of one instance.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(super) start: Option<Start>,
+    pub(super) started_at: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) tokens: BTreeMap<TokenId, Token>,
+    pub(super) next_token: u32,
+    pub(super) next_run: u32,
+    pub(super) epochs: BTreeMap<String, Epoch>,
+    pub(super) inbox: VecDeque<CloudEvent>,
+    pub(super) seen: Seen,
+    pub(super) ended: Option<Ended>,
+    pub(super) suspended: Option<Timestamp>,
+    pub(super) parked: Vec<Parked>,
+    pub(super) cancelling: bool,
+    pub(super) compensated: Vec<Arc<str>>,
+    pub(super) unresolved: Vec<(Entry, String)>,
+    pub(super) seq: u64,
+    pub(super) now: Timestamp,
+}
+
+/// How the instance ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub status: Status,
+    pub at: Timestamp,
+    pub output: Option<Value>,
+    pub problem: Option<Problem>,
+    pub context: Value,
+}
+
+/// A thread of control: a stack of tasks, the data that flows through them, and what it waits for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Token {
+    pub frames: Vec<Frame>,
+    pub data: Value,
+    pub context: Value,
+    pub log: Vec<Entry>,
+    pub pending: Pending,
+    pub home: Home,
+    /// Variables of the tasks around a branch, outermost first.
+    pub variables: Vec<(Arc<str>, Value)>,
+    /// Address of the place where a branch began.
+    pub base: String,
+    /// Soonest deadline around a branch.
+    pub deadline: Option<Timestamp>,
+    /// Retries done by the tries around a branch.
+    pub retries: u32,
+    pub fence: Fence,
+    pub timed_out: Option<TimedOut>,
+    pub rollbacks: Vec<Rollback>,
+    /// A compensation of this token's rollback failed for good.
+    pub halted: bool,
+}
+
+/// Where a token reports to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Home {
+    /// It ends the instance.
+    #[default]
+    Root,
+    /// A fork's join.
+    Branch { parent: TokenId, index: u32 },
+    /// Nobody: it lost a race, or undoes something on its own.
+    None,
+    /// A token whose rollback it is a part of.
+    Rollback { parent: TokenId },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fence {
+    #[default]
+    Open,
+    /// Calls in flight may end; nothing new begins.
+    Drain,
+    /// Calls in flight are given up.
+    Cut,
+}
+
+/// A deadline that passed while the token waited for its branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TimedOut {
+    pub depth: Option<u32>,
+    pub attempt: bool,
+}
+
+/// A task that has begun and not ended.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub node: NodeId,
+    pub run: u32,
+    pub raw: Value,
+    pub input: Value,
+    pub started: Timestamp,
+    pub deadline: Option<Timestamp>,
+    /// Length of the token's log when it began.
+    pub mark: usize,
+    pub role: Role,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Role {
+    Plain,
+    For { items: Value, index: u32 },
+    Try(Attempt),
+    Function,
+    Listen(Box<Listening>),
+    Undo(Box<Undoing>),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attempt {
+    pub handling: bool,
+    pub retries: u32,
+    pub first_failure: Option<Timestamp>,
+    pub deadline: Option<Timestamp>,
+    pub error: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listening {
+    pub items: Vec<Value>,
+    pub matched: BTreeSet<u32>,
+    pub correlation: Vec<(String, Value)>,
+    pub queue: VecDeque<Value>,
+    pub current: Option<(Value, u32)>,
+    pub next: u32,
+    pub results: Vec<Value>,
+    pub done: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Undoing {
+    pub task: Done,
+    pub retries: u32,
+    pub first_failure: Option<Timestamp>,
+    pub problem: Problem,
+}
+
+/// What a token waits for.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Pending {
+    #[default]
+    Nothing,
+    Call(Box<PendingCall>),
+    Child(Box<Child>),
+    Time(Timestamp),
+    /// A `try` or a compensation on top is repeated then.
+    Backoff(Timestamp),
+    Events,
+    Join(Box<Join>),
+    RollbackJoin(BTreeSet<TokenId>),
+    Drain(Vec<TokenId>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct PendingCall {
+    pub task: Arc<str>,
+    pub key: String,
+    pub request: Arc<Request>,
+    pub attempt: u32,
+    pub compensates: Option<String>,
+    pub deadline: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Join {
+    pub first: u32,
+    pub count: u32,
+    pub arrived: BTreeMap<u32, Arrival>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Arrival {
+    pub kind: ReportKind,
+    pub problem: Option<Problem>,
+    pub data: Value,
+    pub context: Value,
+    pub log: Vec<Entry>,
+}
+
+/// The saga log: a series of tasks and of forks, in causal order.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Task(Box<Done>),
+    Parallel(Vec<Vec<Entry>>),
+    /// A race whose losers may still be coming home.
+    Race(Vec<TokenId>),
+}
+
+/// A task whose effect may have to be undone.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub node: NodeId,
+    pub run: u32,
+    pub key: String,
+    pub address: String,
+    pub input: Value,
+    /// Null while the outcome is unknown.
+    pub output: Value,
+    pub certain: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Rollback {
+    pub todo: Vec<Entry>,
+    pub problem: Problem,
+    pub then: AfterRollback,
+}
+
+/// Where an effect's repeats are counted: the idempotency key changes with `number`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Epoch {
+    pub number: u32,
+    pub settled: bool,
+    /// What was sent under the key, while it is not settled: a repeat must send the same.
+    pub request: Option<Arc<Request>>,
+}
+
+/// Ids of events seen, the oldest forgotten first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    order: VecDeque<String>,
+    ids: BTreeSet<String>,
+}
+
+impl Seen {
+    pub fn contains(&self, event: &CloudEvent) -> bool {
+        self.ids.contains(&Self::id(event))
+    }
+
+    pub fn insert(&mut self, event: &CloudEvent) {
+        let id = Self::id(event);
+        if self.ids.insert(id.clone()) {
+            self.order.push_back(id);
+        }
+        while self.order.len() > MAX_SEEN {
+            if let Some(oldest) = self.order.pop_front() {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+
+    fn id(event: &CloudEvent) -> String {
+        format!("{}\u{1f}{}", event.source(), event.id())
+    }
+}
+
+impl Token {
+    pub fn top(&self) -> Option<&Frame> {
+        self.frames.last()
+    }
+
+    /// Whether the token is undoing something: fences and deadlines around it do not touch it then.
+    pub fn rolling_back(&self) -> bool {
+        !self.rollbacks.is_empty()
+    }
+
+    /// The frames whose deadlines and attempts count: all, or those of the compensation that runs.
+    pub fn live_frames(&self) -> &[Frame] {
+        let from = self
+            .frames
+            .iter()
+            .rposition(|f| matches!(f.role, Role::Undo(_)))
+            .map_or_else(|| if self.rolling_back() { self.frames.len() } else { 0 }, |undo| undo + 1);
+        &self.frames[from..]
+    }
+
+    /// The soonest deadline that binds what the token does now.
+    pub fn soonest_deadline(&self) -> Option<Timestamp> {
+        let around = if self.rolling_back() { None } else { self.deadline };
+        let frames = self.live_frames().iter().flat_map(|f| {
+            let attempt = match &f.role {
+                Role::Try(attempt) if !attempt.handling => attempt.deadline,
+                _ => None,
+            };
+            [f.deadline, attempt]
+        });
+        frames.chain([around]).flatten().min()
+    }
+
+    /// How often the work on top was begun before: retries of the innermost `try` around it, or of its compensation.
+    pub fn attempts_before(&self) -> u32 {
+        let inner = self.frames.iter().rev().find_map(|f| match &f.role {
+            Role::Try(attempt) if !attempt.handling => Some(attempt.retries),
+            Role::Undo(undoing) => Some(undoing.retries),
+            _ => None,
+        });
+        inner.unwrap_or(self.retries)
+    }
+
+    /// Where the place on top of the stack is, loops and calls of functions included, without the task itself.
+    pub fn place(&self, program: &Program) -> String {
+        self.place_of(&self.frames, program)
+    }
+
+    fn place_of(&self, frames: &[Frame], program: &Program) -> String {
+        let mut place = self.base.clone();
+        for frame in frames {
+            match &frame.role {
+                Role::For { index, .. } => place.push_str(&format!("[{index}]")),
+                Role::Listen(listening) if listening.current.is_some() => {
+                    place.push_str(&format!("[{}]", listening.next))
+                }
+                Role::Function => {
+                    place.push_str(&program.node(frame.node).reference);
+                    place.push('>');
+                }
+                Role::Undo(undoing) => place = format!("{}/comp>", undoing.task.key),
+                _ => {}
+            }
+        }
+        place
+    }
+
+    /// The address of the task on top: what its epochs are counted by.
+    pub fn address(&self, program: &Program) -> String {
+        let Some((top, below)) = self.frames.split_last() else { return self.base.clone() };
+        let mut place = self.place_of(below, program);
+        place.push_str(&program.node(top.node).reference);
+        place
+    }
+
+    /// The forward task that the compensation on the stack undoes.
+    pub fn undoing(&self) -> Option<&Undoing> {
+        self.frames.iter().rev().find_map(|f| match &f.role {
+            Role::Undo(undoing) => Some(&**undoing),
+            _ => None,
+        })
+    }
+}
+
+impl State {
+    /// What the world still owes this instance.
+    pub fn outstanding(&self) -> Vec<Effect> {
+        let parked: Vec<CallId> = self
+            .parked
+            .iter()
+            .filter_map(|p| match p {
+                Parked::Outcome { call, .. } | Parked::Child { call, .. } => Some(*call),
+                Parked::Event { .. } => None,
+            })
+            .collect();
+        self.tokens
+            .values()
+            .filter_map(|token| {
+                let id = CallId(token.top()?.run);
+                if parked.contains(&id) {
+                    return None;
+                }
+                match &token.pending {
+                    Pending::Call(call) => Some(Effect::Call(Call {
+                        id,
+                        reference: call.task.clone(),
+                        key: call.key.clone(),
+                        attempt: call.attempt,
+                        compensates: call.compensates.clone(),
+                        request: call.request.clone(),
+                        deadline: call.deadline,
+                    })),
+                    Pending::Child(child) => Some(Effect::StartChild { call: id, child: (**child).clone() }),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// When to look at the instance next. [`Wake::Now`] wins over a time; see [`State::next_timer`] for that.
+    pub fn wake(&self) -> Wake {
+        let owed = |t: &Token| matches!(t.pending, Pending::Call(_) | Pending::Child(_));
+        if self.tokens.values().any(owed) { Wake::Now } else { self.next_timer().map_or(Wake::OnInput, Wake::At) }
+    }
+
+    /// The soonest time at which [`super::Command::Tick`] does something; absent while suspended or ended.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        if self.suspended.is_some() {
+            return None;
+        }
+        let tokens = self.tokens.values().filter_map(|token| {
+            let waits = match token.pending {
+                Pending::Time(at) | Pending::Backoff(at) => Some(at),
+                _ => None,
+            };
+            // A branch's inherited deadline is its parent's to act on.
+            let own = token.live_frames().iter().flat_map(|f| match &f.role {
+                Role::Try(a) if !a.handling => [f.deadline, a.deadline],
+                _ => [f.deadline, None],
+            });
+            own.chain([waits]).flatten().min().filter(|_| token.timed_out.is_none() || waits.is_some())
+        });
+        tokens.chain(self.workflow_deadline()).min()
+    }
+
+    /// The workflow's own deadline, while it can still do something.
+    pub(super) fn workflow_deadline(&self) -> Option<Timestamp> {
+        let root = self.tokens.get(&ROOT)?;
+        let idle = root.rolling_back() || root.fence != Fence::Open || root.timed_out.is_some();
+        self.deadline.filter(|_| !idle)
+    }
+
+    /// Status of the instance.
+    pub fn status(&self) -> Status {
+        match &self.ended {
+            Some(ended) => ended.status,
+            None if self.start.is_none() => Status::Pending,
+            None if self.suspended.is_some() => Status::Suspended,
+            None if self.wake() == Wake::Now => Status::Running,
+            None => Status::Waiting,
+        }
+    }
+
+    /// Whether nothing can follow any more: ended, and every loser of a race has come home. It may be forgotten.
+    pub fn is_closed(&self) -> bool {
+        self.ended.is_some() && self.tokens.is_empty()
+    }
+
+    /// Where the result of this instance goes, when it is a sub-workflow somebody waits for.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.start.as_ref()?.parent.as_ref()
+    }
+
+    /// How many steps the journal of this instance holds.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Where the rollback stands.
+    pub fn compensation(&self, program: &Program) -> Compensation {
+        let status = if self.tokens.values().any(Token::rolling_back) {
+            CompensationStatus::Running
+        } else if !self.unresolved.is_empty() {
+            CompensationStatus::Unresolved
+        } else if !self.compensated.is_empty() {
+            CompensationStatus::Completed
+        } else {
+            CompensationStatus::None
+        };
+        let mut unresolved = Vec::new();
+        for (entry, reason) in &self.unresolved {
+            name_unresolved(program, entry, reason, &mut unresolved);
+        }
+        Compensation { status, compensated: self.compensated.iter().map(|r| r.to_string()).collect(), unresolved }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.start.as_ref().map_or("", |s| &s.id)
+    }
+
+    pub(super) fn token(&self, t: TokenId) -> Option<&Token> {
+        self.tokens.get(&t)
+    }
+}
+
+/// Names every task of an entry that is not undone.
+fn name_unresolved(program: &Program, entry: &Entry, reason: &str, out: &mut Vec<Unresolved>) {
+    match entry {
+        Entry::Task(done) => out.push(Unresolved {
+            reference: program.node(done.node).reference.to_string(),
+            key: done.key.clone(),
+            reason: reason.to_owned(),
+        }),
+        Entry::Parallel(branches) => {
+            for entry in branches.iter().flatten() {
+                name_unresolved(program, entry, reason, out);
+            }
+        }
+        Entry::Race(_) => {}
+    }
+}

@@ -1,0 +1,84 @@
+//! What must hold at the end of every run, however it was broken.
+
+use std::collections::BTreeSet;
+
+use pavane_core::engine::{Event, State};
+use pavane_core::program::Program;
+use pavane_core::record::{JournalEntry, Status};
+
+use crate::schedule::events;
+use crate::services::Services;
+
+/// Checks a closed instance against the books.
+///
+/// # Errors
+/// The invariant that is broken.
+pub fn at_end(program: &Program, state: &State, journal: &[JournalEntry], services: &Services) -> Result<(), String> {
+    one_end(journal)?;
+    let compensation = state.compensation(program);
+    let unresolved: BTreeSet<&str> = compensation.unresolved.iter().map(|u| u.key.as_str()).collect();
+    for key in &services.order {
+        let answer = &services.answers[key];
+        if answer.undoes.is_some() || !answer.effect || !answer.undoable {
+            continue;
+        }
+        let undone = services.undone(key);
+        if state.status() != Status::Completed && !undone && !unresolved.contains(key.as_str()) {
+            return Err(format!(
+                "{} ({key}) had an effect, the instance is {}, and it is neither undone nor named as unresolved",
+                answer.reference,
+                state.status().as_str()
+            ));
+        }
+    }
+    undone_after_done(services)?;
+    reverse_order(program, journal)
+}
+
+/// Whether a task has a compensation.
+pub fn undoable(program: &Program, reference: &str) -> bool {
+    program.find(reference).is_some_and(|node| program.node(node).is_compensable())
+}
+
+/// An instance ends exactly once.
+fn one_end(journal: &[JournalEntry]) -> Result<(), String> {
+    let ends = events(journal).filter(|event| matches!(event, Event::Ended { .. })).count();
+    if ends == 1 { Ok(()) } else { Err(format!("the instance ended {ends} times")) }
+}
+
+/// A compensation never comes before the effect it undoes: a late effect would stay.
+fn undone_after_done(services: &Services) -> Result<(), String> {
+    for (position, key) in services.order.iter().enumerate() {
+        let Some(forward) = &services.answers[key].undoes else { continue };
+        if let Some(done) = services.order.iter().position(|k| k == forward)
+            && done > position
+        {
+            return Err(format!("key {forward} was executed after it had been undone"));
+        }
+    }
+    Ok(())
+}
+
+/// Without forks there is one order: what was known to be done last is undone first.
+fn reverse_order(program: &Program, journal: &[JournalEntry]) -> Result<(), String> {
+    if program.nodes().any(|node| node.kind == "fork") {
+        return Ok(());
+    }
+    let mut done = Vec::new();
+    for event in events(journal) {
+        match event {
+            Event::Completed { task, run, .. } if undoable(program, &task) => done.push((run, task)),
+            Event::Undoing { task, run, .. } => {
+                let Some(position) = done.iter().position(|(r, _)| *r == run) else { continue };
+                if let Some((_, later)) = done.get(position + 1) {
+                    return Err(format!("{task} was undone before {later}, which was done after it"));
+                }
+                done.remove(position);
+            }
+            // Left as it is, with all before it: what an operator retries later goes in the same order.
+            Event::Unresolved { .. } => return Ok(()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
