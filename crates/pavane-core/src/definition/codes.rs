@@ -1,39 +1,59 @@
-//! Every code a diagnostic can have, each with a page in `docs/errors/`.
+//! The one table of diagnostic codes. A code never changes its meaning; each has a page in `docs/errors/`. Codes
+//! beginning with `W` are warnings, `D2xx` come from compiling a definition that was read, `D9xx` name constructs of
+//! the standard that this version cannot run.
 
-/// The codes and their titles.
-pub const CODES: &[(&str, &str)] = &[
-    ("D001", "The document is no YAML or JSON"),
-    ("D002", "A key is missing"),
-    ("D003", "A key is unknown"),
-    ("D004", "A value has the wrong type"),
-    ("D005", "A value is not allowed"),
-    ("D006", "A task does nothing, or several things"),
-    ("D007", "A list item must have exactly one key"),
-    ("D010", "A `then` leads nowhere"),
-    ("D011", "Two tasks of a list have the same name"),
-    ("D012", "A task has the name of a directive"),
-    ("D013", "A switch has two defaults"),
-    ("D014", "A name refers to nothing"),
-    ("D015", "A function calls itself"),
-    ("D016", "A compensation has a compensation"),
-    ("D017", "The expression language is not known"),
-    ("D018", "An event filter or strategy is not possible"),
-    ("D020", "An expression is malformed"),
-    ("D021", "A duration is malformed"),
-    ("D201", "An expression does not compile"),
-    ("D202", "A schema is no JSON Schema"),
-    ("D203", "A schema is not at hand"),
-    ("D901", "gRPC calls come with a later version"),
-    ("D902", "AsyncAPI calls come with a later version"),
-    ("D903", "MCP calls come with a later version"),
-    ("D904", "A2A calls come with a later version"),
-    ("D905", "Containers come with a later version"),
-    ("D906", "Scripts come with a later version"),
-    ("D907", "Shell commands come with a later version"),
-    ("D908", "Extensions come with a later version"),
-    ("D909", "Function catalogs come with a later version"),
-    ("D910", "This authentication comes with a later version"),
-    ("D911", "Schedules come with a later version"),
-    ("W001", "A text looks like an expression"),
-    ("W306", "A compensation needs an output that may be unknown"),
-];
+macro_rules! codes {
+    ($($name:ident $code:literal $title:literal)*) => {
+        $(#[doc = $title] pub const $name: &str = $code;)*
+        /// Every code with its title, in order.
+        pub const ALL: &[(&str, &str)] = &[$(($code, $title)),*];
+    };
+}
+
+codes! {
+    SYNTAX "D001" "The text is not well-formed YAML or JSON"
+    TOO_LARGE "D002" "The text is too large"
+    MISSING "D010" "A required property is missing"
+    UNKNOWN_KEY "D011" "Unknown property"
+    WRONG_TYPE "D012" "A value has the wrong type"
+    WRONG_VALUE "D013" "A value is not one of those allowed"
+    PATTERN "D014" "A name or version has the wrong form"
+    DSL_VERSION "D015" "Unsupported version of the DSL"
+    DURATION "D016" "Malformed duration"
+    ALTERNATIVES "D017" "Exactly one of several properties must be given"
+    VARIABLE "D018" "A variable has a name it cannot have"
+    NO_KIND "D020" "A task does nothing"
+    TWO_KINDS "D021" "A task does two things"
+    LIST_ITEM "D022" "A list item must have exactly one key"
+    DUPLICATE_NAME "D023" "Two items of one list have the same name"
+    RESERVED_NAME "D024" "A task has the name of a flow directive"
+    THEN "D025" "`then` names no task of the same list"
+    TWO_DEFAULTS "D026" "A switch has two default cases"
+    UNKNOWN_RETRY "D030" "Unknown retry policy"
+    UNKNOWN_ERROR "D031" "Unknown error"
+    UNKNOWN_TIMEOUT "D032" "Unknown timeout"
+    UNKNOWN_AUTHENTICATION "D033" "Unknown authentication policy"
+    UNKNOWN_FUNCTION "D034" "Unknown function"
+    UNKNOWN_SECRET "D035" "Unknown secret"
+    RECURSION "D036" "A function calls itself"
+    COMPENSATION "D037" "A compensation cannot be compensated itself"
+    EXPRESSION "D040" "Malformed expression"
+    LANGUAGE "D041" "Unknown expression language"
+    EMPTY_FILTER "D050" "An event filter without a property"
+    UNTIL "D051" "`until` where it cannot stand"
+    COMPILE "D201" "An expression does not compile"
+    SCHEMA "D202" "A schema is no JSON Schema"
+    SCHEMA_MISSING "D203" "A schema is not at hand"
+    LATER_GRPC "D901" "`call: grpc` is not available"
+    LATER_ASYNCAPI "D902" "`call: asyncapi` is not available"
+    LATER_A2A "D903" "`call: a2a` is not available"
+    LATER_MCP "D904" "`call: mcp` is not available"
+    LATER_PROCESS "D905" "`run` of a container, script or shell is not available"
+    LATER_EXTENSIONS "D906" "Extensions are not available"
+    LATER_CATALOG "D907" "Catalogs and functions by URI are not available"
+    LATER_AUTHENTICATION "D908" "An authentication scheme is not available"
+    LATER_SCHEDULE "D909" "`schedule` is not available"
+    LATER_SETTING "D910" "A setting of `metadata.pavane` is not available"
+    LATER_LOOSE "D911" "Loose evaluation is not available"
+    LITERAL_EXPRESSION "W001" "A literal text that looks like an expression"
+}

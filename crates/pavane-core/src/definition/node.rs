@@ -1,26 +1,24 @@
-//! The document as a tree in which every key and value knows its place.
+//! YAML and JSON text to a tree in which every key and value knows its place. Knows nothing of the DSL.
 //!
-//! YAML and JSON go the same way. YAML is 1.2 with core booleans: `on`, `yes` and `off` are text.
+//! JSON goes through the same reader, because it gives positions too. The limits stand in [`parse`].
 
-use jaq_json::Val;
+use std::fmt;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::Spanned;
 
 use super::Position;
 use crate::value::Value;
 
-/// Longest document: far above any definition, low enough to read in a blink.
-pub(super) const MAX_BYTES: usize = 4 << 20;
-
-/// A value and where it stands.
-#[derive(Clone, Debug)]
+/// A value and its place.
+#[derive(Debug)]
 pub(super) struct Node {
     pub kind: Kind,
     pub at: Position,
 }
 
-/// What a value is.
-#[derive(Clone, Debug)]
+/// What a node holds.
+#[derive(Debug)]
 pub(super) enum Kind {
     Null,
     Bool(bool),
@@ -29,28 +27,23 @@ pub(super) enum Kind {
     Float(f64),
     Str(String),
     Seq(Vec<Node>),
-    /// In the order of the text.
     Map(Vec<(Key, Node)>),
 }
 
-/// A key and where it stands.
-#[derive(Clone, Debug)]
+/// A key and its place.
+#[derive(Debug)]
 pub(super) struct Key {
     pub name: String,
     pub at: Position,
 }
 
-/// What is no YAML, and where.
-pub(super) struct Malformed {
-    pub at: Position,
-    pub message: String,
-}
-
-pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
-    if text.len() > MAX_BYTES {
-        let message = format!("the document has {} bytes; {MAX_BYTES} are the limit", text.len());
-        return Err(Malformed { at: Position { line: 1, column: 1 }, message });
-    }
+/// Reads one document.
+///
+/// # Errors
+/// A sentence and the place, for malformed text, a duplicate key, or a text over a limit.
+pub(super) fn parse(text: &str) -> Result<Node, (Position, String)> {
+    // Depth: the tree is walked recursively. Nodes, events and aliases: an alias bomb must stop early; the largest
+    // hand-written definitions have a few thousand nodes. Look-ahead: JSON keys may be longer than YAML's 1024.
     let options = serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
@@ -63,58 +56,68 @@ pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
             max_nodes: 200_000,
             max_events: 500_000,
             max_aliases: 1_000,
-            max_total_scalar_bytes: MAX_BYTES,
+            max_total_scalar_bytes: super::MAX_TEXT,
             simple_key_max_lookahead: 65_536,
             max_documents: 1,
         },
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| Malformed {
-        at: error.location().map(position).unwrap_or_default(),
-        message: error.to_string(),
+    serde_saphyr::from_str_with_options(text, options).map_err(|error: serde_saphyr::Error| {
+        let at = error.location().map(position).unwrap_or_default();
+        (at, first_line(&error.without_snippet().to_string()))
     })
 }
 
 impl Node {
-    /// The value as data.
-    pub fn value(&self) -> Value {
+    /// The same data without places.
+    pub fn to_value(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::NULL,
-            Kind::Bool(b) => (*b).into(),
+            Kind::Bool(b) => Value::from(*b),
             Kind::Int(n) => Value::integer(*n),
-            Kind::UInt(n) => <Val as jaq_core::ValT>::from_num(&n.to_string()).map_or(Value::NULL, Value),
+            Kind::UInt(n) => Value::parse(n.to_string().as_bytes()).unwrap_or_default(),
             Kind::Float(f) => Value::float(*f),
-            Kind::Str(text) => Value::text(text),
-            Kind::Seq(items) => Value::array(items.iter().map(Node::value)),
-            Kind::Map(entries) => Value::object(entries.iter().map(|(key, node)| (&key.name, node.value()))),
+            Kind::Str(s) => Value::text(s),
+            Kind::Seq(items) => Value::array(items.iter().map(Node::to_value)),
+            Kind::Map(entries) => Value::object(entries.iter().map(|(k, v)| (&k.name, v.to_value()))),
         }
     }
 
-    /// What it is, for messages.
-    pub fn what(&self) -> &'static str {
+    /// What it is, in words of a message.
+    pub fn describe(&self) -> &'static str {
         match &self.kind {
             Kind::Null => "nothing",
             Kind::Bool(_) => "a boolean",
-            Kind::Int(_) | Kind::UInt(_) => "an integer",
-            Kind::Float(_) => "a number",
-            Kind::Str(_) => "a string",
+            Kind::Int(_) | Kind::UInt(_) | Kind::Float(_) => "a number",
+            Kind::Str(_) => "a text",
             Kind::Seq(_) => "a list",
-            Kind::Map(_) => "a map",
+            Kind::Map(_) => "an object",
         }
     }
 
-    pub fn text(&self) -> Option<&str> {
+    /// The value at `key`, when this is an object that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
-            Kind::Str(text) => Some(text),
+            Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == key).map(|(_, v)| v),
             _ => None,
         }
     }
 
-    pub fn get(&self, name: &str) -> Option<&Node> {
+    /// The entries of an object; none of anything else.
+    pub fn entries(&self) -> &[(Key, Node)] {
         match &self.kind {
-            Kind::Map(entries) => entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node),
-            _ => None,
+            Kind::Map(entries) => entries,
+            _ => &[],
         }
     }
+}
+
+fn position(location: serde_saphyr::Location) -> Position {
+    Position { line: location.line(), column: location.column() }
+}
+
+/// Messages may carry an excerpt or hints for programmers below their first line.
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or("the text is malformed").to_owned()
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -134,7 +137,7 @@ struct KindVisitor;
 impl<'de> Visitor<'de> for KindVisitor {
     type Value = Kind;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a YAML or JSON value")
     }
 
@@ -174,24 +177,19 @@ impl<'de> Visitor<'de> for KindVisitor {
         Ok(Kind::Str(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Kind, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element::<Node>()? {
-            items.push(item);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Kind, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = items.next_element::<Node>()? {
+            nodes.push(node);
         }
-        Ok(Kind::Seq(items))
+        Ok(Kind::Seq(nodes))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Kind, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = access.next_key::<Spanned<String>>()? {
-            let key = Key { name: key.value, at: position(key.referenced) };
-            entries.push((key, access.next_value::<Node>()?));
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Kind, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(key) = entries.next_key::<Spanned<String>>()? {
+            nodes.push((Key { name: key.value, at: position(key.referenced) }, entries.next_value::<Node>()?));
         }
-        Ok(Kind::Map(entries))
+        Ok(Kind::Map(nodes))
     }
-}
-
-fn position(location: Location) -> Position {
-    Position { line: location.line(), column: location.column() }
 }
