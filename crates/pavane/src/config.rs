@@ -154,10 +154,13 @@ impl Config {
                 .map(|(key, what)| format!("{name}: `{key}`: {what}: not available in this version of Pavane"))
                 .collect();
             if tree.get("store").is_some_and(|s| s.get("postgres").is_some()) {
-                problems.push(format!("{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"));
+                problems.push(format!(
+                    "{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"
+                ));
             }
             if tree.get("listen").is_some_and(|l| l.get("gateway").is_some()) {
-                problems.push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane"));
+                problems
+                    .push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane"));
             }
             if !problems.is_empty() {
                 return Err(problems);
@@ -169,9 +172,8 @@ impl Config {
             let at = error.location().map(|l| format!(":{}:{}", l.line(), l.column())).unwrap_or_default();
             vec![format!("{name}{at}: {}", helpful(&error.to_string()))]
         })?;
-        Services::new(config.services.clone()).map_err(|problems| {
-            problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>()
-        })?;
+        Services::new(config.services.clone())
+            .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
         Ok(config)
     }
 
@@ -197,9 +199,9 @@ impl Config {
                 (None, Some(file), None) => std::fs::read_to_string(file)
                     .map(|text| text_or_json(text.trim_end()))
                     .map_err(|e| fail(format!("{}: {e}", file.display()))),
-                (None, None, Some(variable)) => {
-                    std::env::var(variable).map(|text| text_or_json(&text)).map_err(|e| fail(format!("{variable}: {e}")))
-                }
+                (None, None, Some(variable)) => std::env::var(variable)
+                    .map(|text| text_or_json(&text))
+                    .map_err(|e| fail(format!("{variable}: {e}"))),
                 _ => Err(fail("give exactly one of `value`, `file`, `env`".into())),
             };
             match value {
@@ -224,7 +226,11 @@ impl Config {
                 None => problems.push(format!("workflows: {pattern}: there is no such file")),
                 Some((before, after)) => match std::fs::read_dir(path.parent().unwrap_or(Path::new("."))) {
                     Ok(entries) => {
-                        let matches = |name: &str| name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after);
+                        let matches = |name: &str| {
+                            name.len() >= before.len() + after.len()
+                                && name.starts_with(before)
+                                && name.ends_with(after)
+                        };
                         let mut found: Vec<PathBuf> = entries
                             .filter_map(Result::ok)
                             .filter(|e| e.file_name().to_str().is_some_and(matches))
@@ -264,7 +270,10 @@ mod tests {
     #[test]
     fn problems_name_their_place_and_a_remedy() {
         for (text, part) in [
-            ("listen: { admin: 127.0.0.1:9 }\nstor: {}\n", "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?"),
+            (
+                "listen: { admin: 127.0.0.1:9 }\nstor: {}\n",
+                "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?",
+            ),
             ("routes: []\n", "not available in this version"),
             ("store: { postgres: { url: x } }\n", "not available in this version"),
             ("services: { a: { url: nonsense } }\n", "is no base URL"),
@@ -276,6 +285,9 @@ mod tests {
             assert!(problems.contains(part), "{text}: {problems}");
         }
         assert!(Config::parse("p.yaml", "").is_ok());
-        assert!(Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }").is_ok());
+        assert!(
+            Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }")
+                .is_ok()
+        );
     }
 }

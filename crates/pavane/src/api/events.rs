@@ -13,7 +13,11 @@ use super::problem::ApiError;
 /// Events in one batch.
 const MAX_BATCH: usize = 1_000;
 
-pub(super) async fn publish(api: Shared, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
+pub(super) async fn publish(
+    api: Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
     let events = read(&headers, &body?).map_err(|why| ApiError::bad_request("invalid_event", why))?;
     let count = events.len();
     api.running.engine.publish(events).await?;
@@ -64,10 +68,22 @@ mod tests {
     #[test]
     fn all_three_modes_are_read() {
         let event = r#"{"id":"1","source":"s","specversion":"1.0","type":"t","data":{"n":1}}"#;
-        let with = |pairs: &[(&'static str, &'static str)]| pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect::<HeaderMap>();
+        let with = |pairs: &[(&'static str, &'static str)]| {
+            pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect::<HeaderMap>()
+        };
         let structured = read(&with(&[("content-type", "application/cloudevents+json")]), event.as_bytes()).unwrap();
-        let batch = read(&with(&[("content-type", "application/cloudevents-batch+json")]), format!("[{event},{event}]").as_bytes()).unwrap();
-        let binary = [("ce-id", "1"), ("ce-source", "s"), ("ce-specversion", "1.0"), ("ce-type", "t"), ("content-type", "application/json")];
+        let batch = read(
+            &with(&[("content-type", "application/cloudevents-batch+json")]),
+            format!("[{event},{event}]").as_bytes(),
+        )
+        .unwrap();
+        let binary = [
+            ("ce-id", "1"),
+            ("ce-source", "s"),
+            ("ce-specversion", "1.0"),
+            ("ce-type", "t"),
+            ("content-type", "application/json"),
+        ];
         let binary = read(&with(&binary), br#"{"n":1}"#).unwrap();
         assert_eq!((structured.len(), batch.len(), binary.len()), (1, 2, 1));
         assert_eq!(structured[0].data(), binary[0].data());

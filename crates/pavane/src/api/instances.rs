@@ -82,7 +82,11 @@ pub(super) async fn start(
 
 /// The answer to a caller that waited: the output, or the error as a problem.
 fn finished(record: &WorkflowInstance) -> Result<Response, ApiError> {
-    let about = [("id", json!(record.id)), ("instance_status", json!(record.status)), ("compensation", json!(record.compensation))];
+    let about = [
+        ("id", json!(record.id)),
+        ("instance_status", json!(record.status)),
+        ("compensation", json!(record.compensation)),
+    ];
     match (&record.status, &record.error) {
         (Status::Completed, _) => {
             let body = json!({ "id": record.id, "status": record.status, "output": record.output });
@@ -103,11 +107,15 @@ fn applied(mut response: Response, wait: Option<Duration>) -> Response {
 
 /// `Prefer: wait=N`
 fn prefer_wait(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split([',', ';']));
+    let preferences =
+        headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split([',', ';']));
     for preference in preferences {
         if let Some(seconds) = preference.trim().strip_prefix("wait=") {
             let seconds: u64 = seconds.trim_matches('"').parse().map_err(|_| {
-                ApiError::bad_request("invalid_preference", format!("`Prefer: wait={seconds}`: a number of seconds is needed"))
+                ApiError::bad_request(
+                    "invalid_preference",
+                    format!("`Prefer: wait={seconds}`: a number of seconds is needed"),
+                )
             })?;
             return Ok(Some(Duration::from_secs(seconds).min(MAX_WAIT)));
         }
@@ -132,9 +140,16 @@ pub(super) async fn list(api: Shared, Query(query): Query<ListQuery>) -> Result<
         .status
         .iter()
         .flat_map(|s| s.split(','))
-        .map(|word| Status::parse(word).ok_or_else(|| bad(format!("`{word}` is no status; there are {}", Status::ALL.map(Status::as_str).join(", ")))))
+        .map(|word| {
+            Status::parse(word).ok_or_else(|| {
+                bad(format!("`{word}` is no status; there are {}", Status::ALL.map(Status::as_str).join(", ")))
+            })
+        })
         .collect();
-    let started_after = query.started_after.map(|t| t.parse::<Timestamp>().map_err(|e| bad(format!("started_after: {e}")))).transpose()?;
+    let started_after = query
+        .started_after
+        .map(|t| t.parse::<Timestamp>().map_err(|e| bad(format!("started_after: {e}"))))
+        .transpose()?;
     if query.mode.as_deref().is_some_and(|mode| mode == "choreography") {
         return Ok(Json(json!({ "instances": [] })));
     }
@@ -242,7 +257,8 @@ impl Follow {
                     continue;
                 }
             } else if self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal()) {
-                self.ended = self.engine.journal(&self.record.id, self.after, Duration::ZERO).await.is_ok_and(|e| e.is_empty());
+                self.ended =
+                    self.engine.journal(&self.record.id, self.after, Duration::ZERO).await.is_ok_and(|e| e.is_empty());
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use axum::http::header;
 use axum::response::IntoResponse;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::registry::Registry;
 
 use super::{ApiError, Shared};
@@ -34,10 +34,20 @@ impl Collector for Numbers {
         for (status, value) in counters.ended {
             let counter = ConstCounter::new(value);
             let name = format!("pavane_instances_{status}");
-            counter.encode(encoder.encode_descriptor(&name, "Instances that ended so", None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor(
+                &name,
+                "Instances that ended so",
+                None,
+                counter.metric_type(),
+            )?)?;
         }
         let gauge = ConstGauge::new(i64::try_from(counters.active).unwrap_or(i64::MAX));
-        gauge.encode(encoder.encode_descriptor("pavane_instances_active", "Instances in memory", None, gauge.metric_type())?)
+        gauge.encode(encoder.encode_descriptor(
+            "pavane_instances_active",
+            "Instances in memory",
+            None,
+            gauge.metric_type(),
+        )?)
     }
 }
 

@@ -41,6 +41,8 @@ impl Api {
     }
 }
 
+pub(crate) use instances::task as task_json;
+
 pub(crate) type Shared = axum::extract::State<Arc<Api>>;
 
 /// All routes.
@@ -63,9 +65,15 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see /openapi.json") })
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see /openapi.json")
+        })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method; see /openapi.json")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path does not take that method; see /openapi.json",
+            )
         })
         .layer(DefaultBodyLimit::max(limit))
         .with_state(Arc::new(api))

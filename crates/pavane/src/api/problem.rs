@@ -36,7 +36,8 @@ impl ApiError {
     /// A workflow's own error: its type, status and place.
     pub fn workflow(problem: &Problem, code: &str, more: &[(&str, Value)]) -> ApiError {
         let status = u16::try_from(problem.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
-        let status = status.filter(|s| s.is_client_error() || s.is_server_error()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            status.filter(|s| s.is_client_error() || s.is_server_error()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut body = serde_json::to_value(problem).unwrap_or_default();
         body["code"] = json!(code);
         for (name, value) in more {
@@ -76,7 +77,8 @@ impl From<Error> for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> ApiError {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = "the body is larger than this server takes (`limits.request_body`): pass large data by reference";
+            let detail =
+                "the body is larger than this server takes (`limits.request_body`): pass large data by reference";
             return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
         }
         ApiError::bad_request("unreadable_body", rejection.body_text())

@@ -15,7 +15,8 @@ use super::problem::ApiError;
 
 pub(super) async fn deploy(api: Shared, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
     let body = body?;
-    let text = std::str::from_utf8(&body).map_err(|e| ApiError::bad_request("unreadable_body", format!("the body is not UTF-8: {e}")))?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|e| ApiError::bad_request("unreadable_body", format!("the body is not UTF-8: {e}")))?;
     let deployment = api.running.engine.deploy("body", text, false).await?;
     let status = if deployment.created { StatusCode::CREATED } else { StatusCode::OK };
     let body = json!({
@@ -33,7 +34,10 @@ pub(super) async fn list(api: Shared) -> Json<Value> {
     Json(json!({ "workflows": workflows }))
 }
 
-pub(super) async fn newest(api: Shared, Path((namespace, name)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn newest(
+    api: Shared,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
     let versions: Vec<Value> = api
         .running
         .engine

@@ -99,7 +99,10 @@ pub fn audit(books: &[Books], orders: &BTreeMap<String, Fate>) -> Audit {
             }
         }
         if balance != service.balance {
-            problems.push(format!("{} keeps a balance of {}, but its entries sum to {balance}", service.service, service.balance));
+            problems.push(format!(
+                "{} keeps a balance of {}, but its entries sum to {balance}",
+                service.service, service.balance
+            ));
         }
     }
     for (order, fate) in orders {
@@ -113,7 +116,8 @@ pub fn audit(books: &[Books], orders: &BTreeMap<String, Fate>) -> Audit {
                     problems.push(format!("order {order} failed, but its {kind} at {service} stands"));
                 }
                 Fate::Unresolved(named) if stands > 0 && kind != HARMLESS && !named.contains(kind) => {
-                    problems.push(format!("order {order} failed, and its {kind} at {service} stands without being named"));
+                    problems
+                        .push(format!("order {order} failed, and its {kind} at {service} stands without being named"));
                 }
                 _ => {}
             }
@@ -148,10 +152,16 @@ mod tests {
     #[test]
     fn what_adds_up_is_clean() {
         assert_eq!(problems(&books(|kind| Some(effect(kind, 1, 0))), Fate::Completed), Vec::<String>::new());
-        assert_eq!(problems(&books(|kind| Some(effect(kind, 1, u32::from(kind != "message")))), Fate::Undone), Vec::<String>::new());
+        assert_eq!(
+            problems(&books(|kind| Some(effect(kind, 1, u32::from(kind != "message")))), Fate::Undone),
+            Vec::<String>::new()
+        );
         assert_eq!(problems(&books(|_| None), Fate::Undone), Vec::<String>::new());
         let named = Fate::Unresolved(BTreeSet::from(["charge".to_owned()]));
-        assert_eq!(problems(&books(|kind| (kind == "charge").then(|| effect(kind, 1, 0))), named), Vec::<String>::new());
+        assert_eq!(
+            problems(&books(|kind| (kind == "charge").then(|| effect(kind, 1, 0))), named),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -67,7 +67,13 @@ pub async fn start(ports: [u16; 5], behaviour: &Behaviour, ledger: Option<PathBu
         let service = Arc::new(Shared::open(name, behaviour.clone(), ledger.as_deref())?);
         shared.push(service.clone());
         let mut stopped = stop.subscribe();
-        let serving = axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| { let _ = stream.set_nodelay(true); }), server::router(service)).with_graceful_shutdown(async move {
+        let serving = axum::serve(
+            axum::serve::ListenerExt::tap_io(listener, |stream| {
+                let _ = stream.set_nodelay(true);
+            }),
+            server::router(service),
+        )
+        .with_graceful_shutdown(async move {
             // The sender gone means the same as its word.
             let _ = stopped.wait_for(|stop| *stop).await;
         });

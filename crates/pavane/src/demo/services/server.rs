@@ -125,26 +125,37 @@ impl Shared {
     /// Whether a thing happens to an order, in percent.
     fn happens(&self, what: &str, order: &str, percent: f64) -> bool {
         let text = format!("{}/{what}/{order}", self.behaviour.seed);
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let mixed = (hash ^ (hash >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed >> 33) % 10_000) as f64 / 100.0 < percent
     }
 
     /// Answers a request: a key that came before gets its answer again.
-    async fn handle(&self, headers: &HeaderMap, request: String, work: impl FnOnce(&mut Ledger, &str) -> Work) -> Response {
+    async fn handle(
+        &self,
+        headers: &HeaderMap,
+        request: String,
+        work: impl FnOnce(&mut Ledger, &str) -> Work,
+    ) -> Response {
         if self.behaviour.latency > 0 {
             tokio::time::sleep(Duration::from_millis(self.behaviour.latency)).await;
         }
         let Some(key) = headers.get("idempotency-key").and_then(|k| k.to_str().ok()).map(str::to_owned) else {
-            return (StatusCode::BAD_REQUEST, axum::Json(json!({ "title": "Idempotency-Key is missing" }))).into_response();
+            return (StatusCode::BAD_REQUEST, axum::Json(json!({ "title": "Idempotency-Key is missing" })))
+                .into_response();
         };
         let answered = self.lock().answer(&key, request, work);
         let answered = match answered {
             Ok(answered) => answered,
-            Err(why) => return (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({ "title": why }))).into_response(),
+            Err(why) => {
+                return (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({ "title": why }))).into_response();
+            }
         };
         let status = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if self.behaviour.lost > 0.0 && self.happens("lost", &format!("{key}{}", self.lock().calls), self.behaviour.lost) {
+        if self.behaviour.lost > 0.0
+            && self.happens("lost", &format!("{key}{}", self.lock().calls), self.behaviour.lost)
+        {
             // The work is done and the caller never learns of it.
             return StatusCode::GATEWAY_TIMEOUT.into_response();
         }
@@ -188,7 +199,12 @@ impl Shared {
 }
 
 impl Ledger {
-    fn answer(&mut self, key: &str, request: String, work: impl FnOnce(&mut Ledger, &str) -> Work) -> Result<Answered, String> {
+    fn answer(
+        &mut self,
+        key: &str,
+        request: String,
+        work: impl FnOnce(&mut Ledger, &str) -> Work,
+    ) -> Result<Answered, String> {
         self.calls += 1;
         if let Some(answered) = self.answers.get(key) {
             self.repeats += 1;
@@ -236,7 +252,12 @@ impl Ledger {
             Some((id, mut effect)) => {
                 effect.undone += u32::from(effect.undone == 0);
                 let tombstone = Some(effect.key.clone());
-                Work { status: StatusCode::OK, body: json!({ "id": id, "undone": true }), effect: Some((id, effect)), tombstone }
+                Work {
+                    status: StatusCode::OK,
+                    body: json!({ "id": id, "undone": true }),
+                    effect: Some((id, effect)),
+                    tombstone,
+                }
             }
             None => Work {
                 status: StatusCode::OK,

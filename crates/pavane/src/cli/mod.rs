@@ -1,0 +1,177 @@
+//! The command line; one file for each command, or for each family of them.
+//!
+//! Output with `-o json` is stable; text is for people. Exit codes: 0 done, 1 it failed, 2 the input or the usage is
+//! wrong, 3 it did not end in time.
+
+mod check;
+mod demo;
+mod remote;
+mod run;
+mod serve;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Done.
+const OK: u8 = 0;
+/// It failed, or was cancelled.
+const FAILED: u8 = 1;
+/// The input or the usage is wrong.
+const WRONG: u8 = 2;
+/// It did not end in time.
+const LATE: u8 = 3;
+
+/// Write a workflow once, run it over your services: durable, with retries, sagas and records.
+#[derive(Debug, Parser)]
+#[command(name = "pavane", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log: error, warn, info, debug, or a filter such as `pavane_runtime=debug`.
+    #[arg(long, global = true, env = "PAVANE_LOG", default_value = "warn")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a thousand orders of a saga over five services and audit the books.
+    Demo(demo::Demo),
+    /// Serve the workflows of a folder, and take up changes as they are saved.
+    Dev(serve::Dev),
+    /// Serve: engine and HTTP API, as configured.
+    Serve(serve::Serve),
+    /// Run one workflow to its end in this process.
+    Run(run::Run),
+    /// Check definitions and say everything that is wrong with them.
+    Check(check::Check),
+    /// Deploy definitions to a server.
+    Deploy(remote::Deploy),
+    /// Start an instance on a server.
+    Start(remote::Start),
+    /// List instances.
+    Ps(remote::Ps),
+    /// Show an instance with its tasks.
+    Show(show::Show),
+    /// Show an instance's lifecycle events.
+    Events(remote::Events),
+    /// Cancel an instance: what it did is undone.
+    Cancel(remote::Operate),
+    /// Suspend an instance: no new call starts.
+    Suspend(remote::Operate),
+    /// Resume a suspended instance.
+    Resume(remote::Operate),
+    /// Retry now what waits for a retry, or what could not be undone.
+    Retry(remote::Operate),
+    /// Publish a CloudEvent.
+    Emit(remote::Emit),
+    /// List the services a server knows.
+    Services(remote::ServicesOf),
+    /// Run the five services of the demo, to try `examples/order-fulfilment` against.
+    DemoServices(demo::DemoServices),
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs; stable.
+    Json,
+}
+
+impl Cli {
+    /// Starts logging to standard error.
+    pub fn init_tracing(&self) {
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log).unwrap_or_else(|_| "warn".into());
+        let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+    }
+
+    /// Threads of the runtime. The engine's loop keeps one busy; measured, more of them cost more than they bring on
+    /// two cores.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (cores / 2).max(1)
+    }
+
+    /// Runs the command.
+    pub async fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Demo(command) => command.run().await,
+            Command::Dev(command) => command.run().await,
+            Command::Serve(command) => command.run().await,
+            Command::Run(command) => command.run().await,
+            Command::Check(command) => command.run(),
+            Command::Deploy(command) => command.run().await,
+            Command::Start(command) => command.run().await,
+            Command::Ps(command) => command.run().await,
+            Command::Show(command) => command.run().await,
+            Command::Events(command) => command.run().await,
+            Command::Cancel(command) => command.run("cancel").await,
+            Command::Suspend(command) => command.run("suspend").await,
+            Command::Resume(command) => command.run("resume").await,
+            Command::Retry(command) => command.run("retry").await,
+            Command::Emit(command) => command.run().await,
+            Command::Services(command) => command.run().await,
+            Command::DemoServices(command) => command.run().await,
+        };
+        match done {
+            Ok(code) => ExitCode::from(code),
+            Err(Failure { code, message }) => {
+                eprintln!("error: {}", message.trim_end());
+                ExitCode::from(code)
+            }
+        }
+    }
+}
+
+/// A command that did not do what it should, with its exit code.
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The input or the usage is wrong.
+    fn wrong(message: impl Into<String>) -> Failure {
+        Failure { code: WRONG, message: message.into() }
+    }
+
+    /// It failed.
+    fn failed(message: impl Into<String>) -> Failure {
+        Failure { code: FAILED, message: message.into() }
+    }
+
+    /// Several things are wrong.
+    fn all(problems: Vec<String>) -> Failure {
+        Failure::wrong(problems.join("\n"))
+    }
+}
+
+pub(crate) type Done = Result<u8, Failure>;
+
+/// A JSON argument: the text itself, `@file`, or `-` for standard input.
+fn json_argument(argument: &str) -> Result<serde_json::Value, Failure> {
+    let (what, text) = match argument.strip_prefix('@') {
+        Some(file) => (file, std::fs::read_to_string(file).map_err(|e| Failure::wrong(format!("{file}: {e}")))?),
+        None if argument == "-" => {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut std::io::stdin(), &mut text)
+                .map_err(|e| Failure::wrong(format!("standard input: {e}")))?;
+            ("standard input", text)
+        }
+        None => ("the argument", argument.to_owned()),
+    };
+    serde_json::from_str(&text).map_err(|e| Failure::wrong(format!("{what} is no JSON: {e}")))
+}
+
+/// A duration argument.
+fn duration_argument(text: &str) -> Result<std::time::Duration, String> {
+    pavane_runtime::services::parse_duration(text)
+}
+
+fn print_json(value: &serde_json::Value) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}

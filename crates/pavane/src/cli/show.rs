@@ -1,0 +1,80 @@
+//! `pavane show`: one instance as a tree of its tasks.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::remote::{At, word};
+use super::{Done, OK, Output, print_json};
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Instance id.
+    id: String,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Show {
+    pub async fn run(self) -> Done {
+        let instance = self.at.get(&format!("/api/v1/instances/{}", self.id)).await?;
+        let tasks = self.at.get(&format!("/api/v1/instances/{}/tasks", self.id)).await?;
+        if self.at.output == Output::Json {
+            print_json(&json!({ "instance": instance, "tasks": tasks["tasks"] }));
+            return Ok(OK);
+        }
+        print!("{}", tree(&instance, tasks["tasks"].as_array().map_or(&[], Vec::as_slice)));
+        Ok(OK)
+    }
+}
+
+/// The tree: a line for each task run, indented by how deep it stands in the definition.
+pub(crate) fn tree(instance: &Value, tasks: &[Value]) -> String {
+    let mut out = format!(
+        "{}/{} {}  {}  {}\n",
+        word(&instance["namespace"]),
+        word(&instance["name"]),
+        word(&instance["version"]),
+        word(&instance["status"]),
+        word(&instance["id"])
+    );
+    for task in tasks {
+        let reference = word(&task["reference"]);
+        // Two segments a level: the list and the position; function bodies stand below what called them.
+        let depth = reference.split('/').filter(|part| part.parse::<u32>().is_ok()).count().max(1);
+        let mark = match word(&task["status"]) {
+            "completed" => "✓",
+            "faulted" => "✗",
+            "cancelled" => "–",
+            "waiting" => "…",
+            _ => "▶",
+        };
+        let undo = if task["compensates"].is_string() { "  (undoes)" } else { "" };
+        let attempt = task["attempt"].as_u64().filter(|n| *n > 1).map(|n| format!("  attempt {n}")).unwrap_or_default();
+        let service = task["service_name"].as_str().map(|s| format!(" → {s}")).unwrap_or_default();
+        let error =
+            task["error"]["title"].as_str().map(|t| format!("  {} {t}", task["error"]["status"])).unwrap_or_default();
+        out.push_str(&format!(
+            "{}{mark} {} {}{service}{attempt}{undo}{error}\n",
+            "  ".repeat(depth),
+            word(&task["name"]),
+            word(&task["kind"])
+        ));
+    }
+    if let Some(error) = instance["error"].as_object() {
+        let part = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+        out.push_str(&format!(
+            "error at {}: {}\n",
+            part("instance"),
+            if part("detail").is_empty() { part("title") } else { part("detail") }
+        ));
+    }
+    for unresolved in instance["compensation"]["unresolved"].as_array().into_iter().flatten() {
+        out.push_str(&format!(
+            "NOT undone: {} (key {}): {}\n",
+            word(&unresolved["reference"]),
+            word(&unresolved["key"]),
+            word(&unresolved["reason"])
+        ));
+    }
+    out
+}
