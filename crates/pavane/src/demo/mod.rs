@@ -150,7 +150,7 @@ async fn orders(settings: &Settings, address: SocketAddr) -> Result<Run, String>
             (order, answer, began.elapsed())
         });
     }
-    let latency = Histogram::new(3).map_err(|e| format!("latencies cannot be measured: {e}"))?;
+    let latency = Histogram::new_with_max(600_000_000, 3).map_err(|e| format!("latencies cannot be measured: {e}"))?;
     let mut run = Run { fates: BTreeMap::new(), latency, took: Duration::ZERO, errors: Vec::new() };
     while let Some(joined) = placed.join_next().await {
         bar.inc(1);
