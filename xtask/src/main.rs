@@ -1,2 +1,109 @@
-//! The one door for automation: `cargo xtask test|tidy|bench|ctk`.
-fn main() {}
+//! The one door for automation: `cargo xtask test|tidy|bench|ctk|sim`.
+//!
+//! Each command is a list of stages; each stage is a process that anybody could start by hand, and is printed as such.
+//! Nothing here builds or tests anything itself. Start reading at [`main`].
+
+mod stage;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use stage::{Stages, cargo, program};
+
+/// Schedules the simulator runs in a full test.
+const SCHEDULES: &str = "100000";
+/// And in a quick one.
+const QUICK_SCHEDULES: &str = "5000";
+
+#[derive(Parser)]
+#[command(about = "Automation of the project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold: tidy, all tests, the conformance features, the demo.
+    Test {
+        /// Leave out what takes minutes: kill tests, the release build, most schedules of the simulator.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Formatting, lints, directions between crates, paths in documents.
+    Tidy,
+    /// Measure: `bench orders [--json FILE] [--quick]`.
+    Bench {
+        /// Which benchmark.
+        name: String,
+        /// Passed on to it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// The standard's conformance features alone.
+    Ctk,
+    /// The simulator alone, for longer.
+    Sim {
+        /// How many schedules.
+        #[arg(long, default_value_t = 1_000_000)]
+        schedules: u64,
+        /// From which seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut stages = Stages::default();
+    match Cli::parse().task {
+        Task::Tidy => tidy::run(&mut stages),
+        Task::Ctk => stages.run("conformance features", cargo(&["test", "--package", "pavane", "--test", "ctk"])),
+        Task::Sim { schedules, seed } => {
+            let mut simulator = cargo(&["test", "--release", "--package", "pavane-testkit", "--", "--nocapture"]);
+            simulator.env("PAVANE_SCHEDULES", schedules.to_string()).env("PAVANE_SEED", seed.to_string());
+            stages.run("simulator", simulator);
+        }
+        Task::Bench { name, args } if name == "orders" => {
+            let mut bench = cargo(&["bench", "--package", "pavane", "--bench", "orders", "--"]);
+            bench.args(args);
+            stages.run("bench orders", bench);
+        }
+        Task::Bench { name, .. } => {
+            eprintln!("error: there is no benchmark `{name}`; there is `orders`");
+            return ExitCode::from(2);
+        }
+        Task::Test { quick } => test(&mut stages, quick),
+    }
+    stages.finish()
+}
+
+fn test(stages: &mut Stages, quick: bool) {
+    if let Err(missing) = stage::conformance() {
+        eprintln!("error: {missing}");
+        stages.failed("conformance material");
+        return;
+    }
+    tidy::run(stages);
+    if quick {
+        let mut others = cargo(&["test", "--workspace", "--exclude", "pavane"]);
+        others.env("PAVANE_SCHEDULES", QUICK_SCHEDULES);
+        stages.run("tests but for the binary's", others);
+        stages.run("conformance features", cargo(&["test", "--package", "pavane", "--lib", "--test", "ctk"]));
+        return;
+    }
+    let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    tests.env("PAVANE_SCHEDULES", SCHEDULES);
+    stages.run("all tests", tests);
+    stages.run("release build", cargo(&["build", "--release", "--package", "pavane"]));
+    let pavane = stage::target().join("release").join("pavane");
+    stages.run("demo", program(&pavane, &["demo"]));
+    for (file, input) in stage::runnable_examples() {
+        let mut run = program(&pavane, &["run"]);
+        run.arg(&file);
+        if let Some(input) = input {
+            run.arg("--input").arg(format!("@{}", input.display()));
+        }
+        stages.run(&format!("run {}", file.display()), run);
+    }
+}

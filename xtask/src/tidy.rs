@@ -1,0 +1,119 @@
+//! What keeps the house in order: formatting, lints, who may depend on whom, documents that name what exists.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::stage::{Stages, cargo, root};
+
+/// Which of our crates each may use. Anything else is a room reaching into another.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("pavane-core", &[]),
+    ("pavane-store", &["pavane-core"]),
+    ("pavane-runtime", &["pavane-core", "pavane-store"]),
+    ("pavane-testkit", &["pavane-core", "pavane-store"]),
+    ("pavane", &["pavane-core", "pavane-store", "pavane-runtime"]),
+    ("xtask", &[]),
+];
+
+/// Crates that the pure core must never use: they do I/O, keep time, or log.
+const NOT_IN_CORE: &[&str] = &["tokio", "tracing", "hyper", "rusqlite", "rand"];
+
+/// A longer file is a sign of a missing concept.
+const MAX_LINES: usize = 900;
+
+/// Documents whose backticked paths must exist.
+const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+
+/// All checks.
+pub fn run(stages: &mut Stages) {
+    stages.run("format", cargo(&["fmt", "--all", "--", "--check"]));
+    stages.run("lints", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]));
+    stages.check("directions between crates", directions());
+    stages.check("files: headed, short, and of no machine", files());
+    stages.check("paths in documents", documents());
+}
+
+fn directions() -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, allowed) in ALLOWED {
+        let folder = if *name == "xtask" { root().join("xtask") } else { root().join("crates").join(name) };
+        let manifest = match std::fs::read_to_string(folder.join("Cargo.toml")) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let product = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+        for used in dependencies(product) {
+            let ours = ALLOWED.iter().any(|(other, _)| *other == used);
+            if ours && !allowed.contains(&used) {
+                problems.push(format!("{name} must not use {used}"));
+            }
+            if *name == "pavane-core" && NOT_IN_CORE.contains(&used) {
+                problems.push(format!("pavane-core must not use {used}: it is pure"));
+            }
+        }
+    }
+    if !root().join("crates/pavane-core/clippy.toml").is_file() {
+        problems.push("crates/pavane-core/clippy.toml is missing: it forbids clocks and chance in the core".into());
+    }
+    problems
+}
+
+/// Names of the dependencies of a manifest's text.
+fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
+    let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+    section.lines().take_while(|line| !line.starts_with('[')).filter_map(|line| line.split(['.', ' ', '=']).next())
+}
+
+fn files() -> Vec<String> {
+    let mut problems = Vec::new();
+    for path in tracked() {
+        let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
+        let name = path.display();
+        if path.extension().is_some_and(|e| e == "rs") {
+            if !text.starts_with("//!") {
+                problems.push(format!("{name} does not open with `//!`: say what it is and where to start"));
+            }
+            let lines = text.lines().count();
+            if lines > MAX_LINES {
+                problems.push(format!("{name} has {lines} lines; past {MAX_LINES} a concept is missing"));
+            }
+        }
+        let machine = ["/wo", "rk/"].concat();
+        if text.lines().any(|line| line.contains(&machine)) {
+            problems.push(format!("{name} names a path of one machine"));
+        }
+    }
+    problems
+}
+
+fn documents() -> Vec<String> {
+    let mut problems = Vec::new();
+    for document in DOCUMENTS {
+        let Ok(text) = std::fs::read_to_string(root().join(document)) else {
+            problems.push(format!("{document} is missing"));
+            continue;
+        };
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path_like = quoted.contains('/')
+                && !quoted.contains([' ', '*', '{', '<', ':', '$', '@', '|', '(', '"'])
+                && ["crates/", "docs/", "examples/", "xtask/", ".ci/"].iter().any(|root| quoted.starts_with(root));
+            if path_like && !root().join(quoted).exists() {
+                problems.push(format!("{document} names `{quoted}`, which does not exist"));
+            }
+        }
+    }
+    problems
+}
+
+/// Files under version control, and those about to be.
+fn tracked() -> Vec<PathBuf> {
+    let output = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.lines().filter(|line| !line.ends_with(".lock")).map(|line| Path::new(line).to_owned()).collect()
+}
