@@ -9,7 +9,8 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 /// A JSON value. Cloning costs a reference count; equality is jq's (`1 == 1.0`).
 ///
 /// It wraps the value type of the jq engine, so that no step between an HTTP response, an expression and the store
-/// converts anything. Numbers that do not fit `i64` keep their text until they are computed with.
+/// converts anything. Integers of up to 64 bits are exact; every other number is an IEEE 754 double, as RFC 8259
+/// advises: longer ones lose their last digits when they are read.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Value(pub Val);
 
@@ -309,12 +310,18 @@ mod tests {
             "true",
             "-12",
             "9007199254740993",
-            "123456789012345678901234567890",
+            "18446744073709551615",
             "1.5",
             r#"{"b":1,"a":[{},[],"é\n\"x"]}"#,
         ] {
             assert_eq!(Value::parse(text.as_bytes()).unwrap().to_json(), text);
         }
+    }
+
+    #[test]
+    fn numbers_beyond_64_bits_are_doubles() {
+        let long = Value::parse(b"123456789012345678901234567890").unwrap();
+        assert_eq!(long.as_f64(), Some(123_456_789_012_345_678_901_234_567_890.0));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! machine, reached by `--resolve` and trusted by `--ca`. The feature files are read from where the standard's material
 //! is kept; nothing of them is copied or changed. Start reading at [`main`].
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+
 #[path = "ctk/hosts.rs"]
 mod hosts;
 

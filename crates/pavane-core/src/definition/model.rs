@@ -222,7 +222,7 @@ pub enum TaskKind {
     /// `try`
     Try(Box<Try>),
     /// `raise`
-    Raise(ErrorTemplate),
+    Raise(Box<ErrorTemplate>),
     /// `wait`
     Wait(DurationSource),
     /// `call: http`

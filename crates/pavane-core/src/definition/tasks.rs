@@ -148,7 +148,7 @@ impl Reader<'_> {
             "raise" => {
                 let raise = self.fields(&place, "`raise`", &["error"])?;
                 let error = self.required(&raise, "`raise`", "error")?;
-                self.error(&error).map(TaskKind::Raise)
+                self.error(&error).map(|error| TaskKind::Raise(Box::new(error)))
             }
             "run" => self.run(&place),
             "set" => match place.node.kind {

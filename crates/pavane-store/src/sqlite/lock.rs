@@ -21,7 +21,7 @@ const LINE: u64 = 200;
 /// The lock of one store, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -57,7 +57,16 @@ impl Lock {
             }
         }
         sign(&mut held).map_err(|e| fail("written", &e))?;
-        Ok(Lock { _file: held })
+        Ok(Lock { file: held })
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that is just being started by this one has a copy of it until it runs
+    /// its own program, and the lock belongs to all copies.
+    fn drop(&mut self) {
+        // Were it to fail, the operating system lets go when the last copy is closed.
+        let _ = self.file.unlock();
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn deploy(api: Shared, body: Result<Bytes, BytesRejection>) -> 
 }
 
 pub(super) async fn list(api: Shared) -> Json<Value> {
-    let workflows: Vec<Value> = api.running.engine.definitions().iter().map(|d| summary(d)).collect();
+    let workflows: Vec<Value> = api.running.engine.definitions().iter().map(summary).collect();
     Json(json!({ "workflows": workflows }))
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn newest(
         .definitions()
         .iter()
         .filter(|d| d.namespace == namespace && d.name == name)
-        .map(|d| summary(d))
+        .map(summary)
         .collect();
     if versions.is_empty() {
         return Err(Error::UnknownWorkflow(format!("the workflow {namespace}/{name} is not deployed")).into());
