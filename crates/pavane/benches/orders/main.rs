@@ -1,0 +1,246 @@
+//! `cargo xtask bench orders`: what durability costs. The same four calls of an order, by hand without any durability
+//! and through the engine with every step on disk, in turn, on the same cores, in one run.
+//!
+//! Four processes' worth of work share the machine: the load (this process), the services, the engine, and for the
+//! baseline the load and the services alone. Absolute figures are the machine's; the ratio within a run is the figure to
+//! compare. Start reading at [`run`].
+
+mod load;
+mod pool;
+mod process;
+mod report;
+mod services;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use http::Method;
+use serde_json::json;
+
+use load::{Orders, Run};
+use pool::Pool;
+use process::{Process, Used};
+use report::Row;
+
+/// How many orders are kept in flight.
+const IN_FLIGHT: [u64; 3] = [1, 64, 1_000];
+
+/// Connections of the baseline's client, and of the engine to the services: more make both slower.
+const CONNECTIONS: usize = 64;
+
+/// Executions that wait in the engine while orders are offered at a fixed rate.
+const WAITING: u64 = 1_000;
+
+/// Orders offered per second in the open loop.
+const RATE: u64 = 200;
+
+#[derive(Parser)]
+#[command(name = "orders", about = "Durable orders against the same calls made by hand")]
+struct Arguments {
+    /// Write the figures to this file, too, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Measure for a shorter time: to see that it works, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// How often each pair is measured; the median is told.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only this many in flight.
+    #[arg(long)]
+    in_flight: Option<u64>,
+    /// Keep the store of the run in this folder.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Be the services.
+    #[arg(long, hide = true)]
+    services: bool,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Everything that runs.
+struct House {
+    services: Process,
+    engine: Process,
+    raw: Orders,
+    durable: Orders,
+    admin: Pool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One thread for the load and one for the services: the engine competes for the same cores.
+    let done = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string());
+    let done = done.and_then(|runtime| match arguments.services {
+        true => runtime.block_on(services::serve()),
+        false => runtime.block_on(run(&arguments)),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<(), String> {
+    let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let folder = arguments.keep.as_deref().unwrap_or(scratch.path());
+    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let house = House::open(folder).await?;
+    let seconds = if arguments.quick { 1.0 } else { 5.0 };
+    let rounds = if arguments.quick { 1 } else { arguments.rounds.max(1) };
+    println!("{}", report::machine());
+    println!("{}", report::HEADER);
+    let mut rows = Vec::new();
+    for in_flight in IN_FLIGHT.into_iter().filter(|n| arguments.in_flight.is_none_or(|only| only == *n)) {
+        let mut pairs = Vec::new();
+        for _ in 0..rounds {
+            let raw = house.closed(&house.raw, in_flight, seconds).await?;
+            let durable = house.closed(&house.durable, in_flight, seconds).await?;
+            pairs.push((raw, durable.against(raw.orders_per_second)));
+        }
+        // The median of the ratios: each is taken within seconds, on a machine as it was then.
+        pairs.sort_by(|a, b| a.1.ratio.total_cmp(&b.1.ratio));
+        let (raw, durable) = pairs.swap_remove(pairs.len() / 2);
+        for row in [raw, durable] {
+            println!("{row}");
+            rows.push(row);
+        }
+    }
+    if arguments.in_flight.is_none() {
+        for row in house.offered(seconds).await? {
+            println!("{row}");
+            rows.push(row);
+        }
+    }
+    println!("{}", report::LEGEND);
+    let once = rows.iter().filter(|row| row.kind == "durable").all(|row| (row.commits - report::STEPS).abs() < 1e-9);
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, report::json(&rows)).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    if once { Ok(()) } else { Err(format!("an order takes {} durable commits, and no other number", report::STEPS)) }
+}
+
+impl House {
+    async fn open(folder: &Path) -> Result<House, String> {
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let mut command = Command::new(own);
+        command.arg("--services");
+        let (services, at) = Process::start(command, |line| line.parse::<SocketAddr>().ok())?;
+        let config = folder.join("pavane.yaml");
+        let service = json!({ "url": format!("http://{at}") });
+        let names = ["inventory", "payment", "shipping", "orders"];
+        let settings = json!({
+            "listen": { "admin": "127.0.0.1:0" },
+            "store": { "sqlite": { "path": "bench.db" } },
+            "services": names.map(|name| (name, service.clone())).into_iter().collect::<BTreeMap<_, _>>(),
+            "http": { "max_connections": CONNECTIONS },
+        });
+        std::fs::write(&config, settings.to_string()).map_err(|e| format!("{}: {e}", config.display()))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pavane"));
+        command.arg("serve").arg("-c").arg(&config).stderr(Stdio::inherit());
+        let address = |line: &str| line.split("http://").nth(1)?.split_whitespace().next()?.parse::<SocketAddr>().ok();
+        let (engine, admin) = Process::start(command, address)?;
+        let most = usize::try_from(WAITING).unwrap_or(usize::MAX);
+        let house = House {
+            services,
+            engine,
+            raw: Orders::Raw(Pool::new(at, CONNECTIONS)),
+            // Each order waits on a connection of its own, as clients do.
+            durable: Orders::Durable(Pool::new(admin, most)),
+            admin: Pool::new(admin, CONNECTIONS),
+        };
+        for text in [include_str!("order.yaml"), include_str!("waiting.yaml")] {
+            let request = load::request(&house.admin, Method::POST, "/api/v1/workflows", &[], &json!({}))?;
+            let request = request.map(|_| http_body_util::Full::new(bytes::Bytes::from_static(text.as_bytes())));
+            load::expect(&house.admin, request).await?;
+        }
+        Ok(house)
+    }
+
+    /// A closed loop of about `seconds`, after one that warms up and tells how many orders that is.
+    async fn closed(&self, orders: &Orders, in_flight: u64, seconds: f64) -> Result<Row, String> {
+        let few = in_flight * 2 + 50;
+        let began = Instant::now();
+        load::closed(orders, in_flight, few).await?;
+        let per_second = few as f64 / began.elapsed().as_secs_f64();
+        let many = ((per_second * seconds) as u64).max(in_flight * 4);
+        self.measured(orders, in_flight, load::closed(orders, in_flight, many)).await
+    }
+
+    /// A fixed rate, alone and beside many executions that wait.
+    async fn offered(&self, seconds: f64) -> Result<Vec<Row>, String> {
+        let many = (RATE as f64 * seconds * 2.0) as u64;
+        let alone = self.measured(&self.durable, 0, load::open(&self.durable, RATE, many)).await?;
+        for _ in 0..WAITING {
+            let path = "/api/v1/workflows/bench/waiting/instances";
+            load::expect(&self.admin, load::request(&self.admin, Method::POST, path, &[], &json!({}))?).await?;
+        }
+        let beside = self.measured(&self.durable, WAITING, load::open(&self.durable, RATE, many)).await?;
+        Ok([(alone, "offered"), (beside, "offered+")].map(|(row, kind)| Row { kind, ..row }).into())
+    }
+
+    async fn measured(
+        &self,
+        orders: &Orders,
+        in_flight: u64,
+        run: impl Future<Output = Result<Run, String>>,
+    ) -> Result<Row, String> {
+        let durable = matches!(orders, Orders::Durable(_));
+        let before = self.numbers().await?;
+        let used = self.used();
+        let run = run.await?;
+        let spent = self.used();
+        // The last orders are answered before the last numbers are counted.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let after = self.numbers().await?;
+        let per_order = |name: &str| {
+            let of = |numbers: &BTreeMap<String, f64>| numbers.get(name).copied().unwrap_or(0.0);
+            (of(&after) - of(&before)) / run.orders as f64
+        };
+        let cpu = |part: usize| (spent[part].cpu - used[part].cpu) * 1e6 / run.orders as f64;
+        let quantile = |q: f64| run.latency.value_at_quantile(q) as f64 / 1_000.0;
+        Ok(Row {
+            kind: if durable { "durable" } else { "raw" },
+            in_flight,
+            orders: run.orders,
+            orders_per_second: run.orders as f64 / run.took.as_secs_f64(),
+            ratio: 1.0,
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            cpu_load: cpu(0),
+            cpu_services: cpu(1),
+            cpu_engine: cpu(2),
+            rss: spent[2].rss as f64 / 1_048_576.0,
+            written: (spent[2].written - used[2].written) as f64 / run.orders as f64,
+            commits: per_order("pavane_steps_total"),
+            fsyncs: per_order("pavane_store_transactions_total"),
+        })
+    }
+
+    /// What the load, the services and the engine have used.
+    fn used(&self) -> [Used; 3] {
+        [process::own(), self.services.used(), self.engine.used()]
+    }
+
+    /// The engine's own numbers.
+    async fn numbers(&self) -> Result<BTreeMap<String, f64>, String> {
+        let request = load::request(&self.admin, Method::GET, "/metrics", &[], &json!(null))?;
+        let (_, text) = load::expect(&self.admin, request).await?;
+        let text = String::from_utf8_lossy(&text);
+        let number = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(number).collect())
+    }
+}

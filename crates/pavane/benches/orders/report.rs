@@ -1,0 +1,106 @@
+//! What the bench prints, and what it writes for machines.
+
+use serde_json::{Value, json};
+
+/// Durable commits of one order: its start, and one for each of its four calls.
+pub const STEPS: f64 = 5.0;
+
+/// The head of the table.
+pub const HEADER: &str = "\
+                     orders/s   ratio      p50      p99    p99.9   CPU us/order            engine  written  fsyncs commits
+            in flight                       ms       ms       ms   load services engine   RSS MiB  B/order  /order  /order";
+
+/// What the words mean.
+pub const LEGEND: &str = "
+raw: four HTTP calls in sequence by a hand-written pooled hyper client, nothing durable
+durable: the same calls by the engine, each result on disk (fsync) before the next call
+offered: 200 orders/s whatever becomes of them; times from the moment an order was due
+offered+: the same beside 1,000 executions that wait in the engine";
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub kind: &'static str,
+    pub in_flight: u64,
+    pub orders: u64,
+    pub orders_per_second: f64,
+    /// To the raw figure measured just before.
+    pub ratio: f64,
+    /// Milliseconds.
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    /// Microseconds an order.
+    pub cpu_load: f64,
+    pub cpu_services: f64,
+    pub cpu_engine: f64,
+    /// Mebibytes.
+    pub rss: f64,
+    /// Bytes an order.
+    pub written: f64,
+    /// For an order.
+    pub fsyncs: f64,
+    pub commits: f64,
+}
+
+impl Row {
+    /// This row, compared.
+    pub fn against(self, raw: f64) -> Row {
+        Row { ratio: self.orders_per_second / raw, ..self }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "kind": self.kind,
+            "in_flight": self.in_flight,
+            "orders": self.orders,
+            "orders_per_second": self.orders_per_second,
+            "ratio_to_raw": (self.kind == "durable").then_some(self.ratio),
+            "latency_ms": { "p50": self.p50, "p99": self.p99, "p99.9": self.p999 },
+            "cpu_us_per_order": { "load": self.cpu_load, "services": self.cpu_services, "engine": self.cpu_engine },
+            "engine_rss_mib": self.rss,
+            "engine_written_bytes_per_order": self.written,
+            "fsyncs_per_order": self.fsyncs,
+            "commits_per_order": self.commits,
+        })
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Row { kind, in_flight, orders_per_second, p50, p99, p999, .. } = self;
+        write!(f, "{kind:<9} {in_flight:>8} {orders_per_second:>11.0} ")?;
+        match *kind {
+            "durable" => write!(f, "{:>7.3}", self.ratio)?,
+            _ => write!(f, "       ")?,
+        }
+        write!(f, " {p50:>8.2} {p99:>8.2} {p999:>8.2}  ")?;
+        write!(f, "{:>5.0} {:>8.0} {:>6.0} ", self.cpu_load, self.cpu_services, self.cpu_engine)?;
+        match *kind {
+            "raw" => Ok(()),
+            _ => write!(f, "{:>9.0} {:>8.0} {:>7.2} {:>7.2}", self.rss, self.written, self.fsyncs, self.commits),
+        }
+    }
+}
+
+/// The rows for machines.
+pub fn json(rows: &[Row]) -> String {
+    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    let document = json!({ "benchmark": "orders", "machine": machine(), "rows": rows });
+    serde_json::to_string_pretty(&document).unwrap_or_default()
+}
+
+/// What it ran on.
+pub fn machine() -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!(
+        "pavane {} on {cores} cores ({}), {} {}",
+        env!("CARGO_PKG_VERSION"),
+        model.unwrap_or("unknown"),
+        std::env::consts::OS,
+        read("/proc/sys/kernel/osrelease").trim()
+    )
+}
