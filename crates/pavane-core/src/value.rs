@@ -1,5 +1,6 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jaq_json::{Map, Num, Rc, Val};
@@ -241,7 +242,7 @@ fn serialize<S: Serializer>(value: &Val, serializer: S) -> Result<S::Ok, S::Erro
         Val::Num(Num::Int(n)) => serializer.serialize_i64(*n as i64),
         Val::Num(Num::Float(f)) => serialize_float(*f, serializer),
         Val::Num(n) => number_text(&n.to_string(), jaq_std::ValT::as_f64(value).unwrap_or(0.0), serializer),
-        Val::BStr(bytes) | Val::TStr(bytes) => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
+        Val::BStr(bytes) | Val::TStr(bytes) => serializer.serialize_str(&utf8(bytes)),
         Val::Arr(items) => {
             let mut seq = serializer.serialize_seq(Some(items.len()))?;
             for item in items.iter() {
@@ -253,15 +254,18 @@ fn serialize<S: Serializer>(value: &Val, serializer: S) -> Result<S::Ok, S::Erro
             let mut out = serializer.serialize_map(Some(map.len()))?;
             for (key, value) in map.iter() {
                 match key {
-                    Val::TStr(bytes) | Val::BStr(bytes) => {
-                        out.serialize_entry(&*String::from_utf8_lossy(bytes), &Json(value))?
-                    }
+                    Val::TStr(bytes) | Val::BStr(bytes) => out.serialize_entry(&*utf8(bytes), &Json(value))?,
                     other => out.serialize_entry(&other.to_string(), &Json(value))?,
                 }
             }
             out.end()
         }
     }
+}
+
+/// A string's text. Checking for UTF-8 first is several times as fast as replacing what is none.
+fn utf8(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// JSON has no infinities and no NaN: they become the largest finite numbers and `null`, as jq prints them.

@@ -46,7 +46,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum Message {
     Start { program: Arc<Program>, start: Box<Start>, keyed: bool, reply: Reply<Started> },
     Input { id: String, command: Command, reply: Option<Reply<()>> },
-    Wait { id: String, reply: oneshot::Sender<Box<WorkflowInstance>> },
+    Wait { id: String, reply: Reply<Box<WorkflowInstance>> },
     Stop { until: Instant },
 }
 
@@ -56,6 +56,7 @@ enum Back {
     Outcome { id: String, call: CallId, outcome: Outcome },
     ChildStarted { id: String, call: CallId, wait: bool, result: Result<(), Problem> },
     Loaded { id: String, result: Result<Option<Box<Loaded>>, Error> },
+    Seen { id: String, result: Result<Option<Box<WorkflowInstance>>, Error> },
     Due(Result<Vec<(String, Due)>, Error>),
 }
 
@@ -100,7 +101,7 @@ pub(crate) struct Driver {
     active: HashMap<String, Active>,
     /// Inputs for instances on their way into memory.
     loading: HashMap<String, Vec<Message>>,
-    waiters: HashMap<String, Vec<oneshot::Sender<Box<WorkflowInstance>>>>,
+    waiters: HashMap<String, Vec<Reply<Box<WorkflowInstance>>>>,
     timers: BTreeSet<(Timestamp, String)>,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
@@ -193,14 +194,7 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Stop { until } => self.stop = Some(until),
-            Message::Wait { id, reply } => {
-                let waiters = self.waiters.entry(id).or_default();
-                // Those whose callers have given up make room.
-                waiters.retain(|waiter| !waiter.is_closed());
-                if waiters.len() < MAX_WAITERS {
-                    waiters.push(reply);
-                }
-            }
+            Message::Wait { id, reply } => self.wait(id, reply),
             Message::Start { program, start, keyed, reply } => {
                 let id = start.id.clone();
                 if let Some(active) = self.active.get(&id) {
@@ -219,6 +213,45 @@ impl Driver {
                     self.load(id.clone(), Message::Input { id, command, reply });
                 }
             }
+        }
+    }
+
+    /// Whoever waits is told when the instance ends. One that does not move here may have ended already: then the
+    /// store knows.
+    fn wait(&mut self, id: String, reply: Reply<Box<WorkflowInstance>>) {
+        if self.active.get(&id).is_none_or(|active| active.state.status().is_terminal()) {
+            let (engine, back, wanted) = (self.engine.clone(), self.back_sender.clone(), id.clone());
+            tokio::spawn(async move {
+                let id = wanted.clone();
+                let result = engine.blocking(move |store| store.instance(&wanted).map(|r| r.map(Box::new))).await;
+                let _ = back.send(Back::Seen { id, result });
+            });
+        }
+        let waiters = self.waiters.entry(id).or_default();
+        if waiters.len() < MAX_WAITERS {
+            waiters.push(reply);
+        } else {
+            let what = format!("{MAX_WAITERS} callers wait for this instance, the most that may be");
+            let _ = reply.send(Err(Error::Busy { what, retry_after_seconds: 1 }));
+        }
+    }
+
+    fn seen(&mut self, id: &str, record: Option<Box<WorkflowInstance>>) {
+        match record {
+            Some(record) if record.status.is_terminal() => self.tell_waiters(id, &record),
+            Some(_) => {}
+            None if self.active.contains_key(id) || self.loading.contains_key(id) => {}
+            None => {
+                for waiter in self.waiters.remove(id).unwrap_or_default() {
+                    let _ = waiter.send(Err(Error::UnknownInstance(id.to_owned())));
+                }
+            }
+        }
+    }
+
+    fn tell_waiters(&mut self, id: &str, record: &WorkflowInstance) {
+        for waiter in self.waiters.remove(id).unwrap_or_default() {
+            let _ = waiter.send(Ok(Box::new(record.clone())));
         }
     }
 
@@ -423,6 +456,11 @@ impl Driver {
         self.polling = false;
         self.owed = false;
         self.next_poll = Instant::now() + POLL;
+        // Those whose callers have given up.
+        self.waiters.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
         for (id, _) in due {
             if self.engine.partition(&id) == self.index
                 && !self.active.contains_key(&id)
@@ -472,6 +510,7 @@ impl Driver {
             }
             Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
             Back::Loaded { id, result } => self.loaded(&id, result?),
+            Back::Seen { id, result } => self.seen(&id, result?),
             Back::Due(due) => self.due(due?),
         }
         Ok(())
@@ -510,17 +549,14 @@ impl Driver {
         };
         let Some(active) = self.active.get(id) else { return };
         let parent = active.state.parent().cloned();
-        let waiters = self.waiters.remove(id).unwrap_or_default();
-        if waiters.is_empty() && parent.is_none() {
+        if !self.waiters.contains_key(id) && parent.is_none() {
             return;
         }
         let record = active.state.record(&active.program);
         if let Some(parent) = parent {
             self.tell_parent(parent, &record);
         }
-        for waiter in waiters {
-            let _ = waiter.send(Box::new(record.clone()));
-        }
+        self.tell_waiters(id, &record);
     }
 
     fn tell_parent(&self, parent: pavane_core::engine::Parent, record: &WorkflowInstance) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pavane_core::definition::{self, Diagnostic};
-use pavane_core::engine::{Command, Host, Parent, Start, State};
+use pavane_core::engine::{Command, Host, Parent, Start, State, secret};
 use pavane_core::event::CloudEvent;
 use pavane_core::program::{Program, Resources};
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
@@ -335,7 +335,7 @@ impl Engine {
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let start = Start { correlation_id: id.clone(), id, input, parent: None };
+        let start = Start { correlation_id: id.clone(), id, input: secret::foreign(input), parent: None };
         self.begin(program, start, keyed).await
     }
 
@@ -377,15 +377,10 @@ impl Engine {
     pub async fn wait(&self, id: &str, timeout: Duration) -> Result<WorkflowInstance, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id: id.to_owned(), reply }).await?;
-        // It may have ended before the driver was asked.
-        let record = self.instance(id).await?;
-        if record.status.is_terminal() {
-            return Ok(record);
-        }
-        match tokio::time::timeout(timeout, answer).await {
+        match tokio::time::timeout(timeout, self.answer(answer)).await {
             Ok(Ok(record)) => Ok(*record),
-            Ok(Err(_)) if self.shared.failure.borrow().is_some() => Err(self.stopped()),
-            _ => self.instance(id).await,
+            Ok(Err(Error::Stopping)) | Err(_) => self.instance(id).await,
+            Ok(Err(error)) => Err(error),
         }
     }
 
@@ -415,7 +410,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`], [`Error::Busy`].
     pub async fn publish(&self, events: Vec<CloudEvent>) -> Result<(), Error> {
-        self.commit(Commit { publish: events, ..Commit::default() }).await?;
+        let publish = events.into_iter().map(CloudEvent::foreign).collect();
+        self.commit(Commit { publish, ..Commit::default() }).await?;
         self.shared.published.notify_one();
         Ok(())
     }

@@ -184,7 +184,8 @@ impl State {
     fn completed(&mut self, program: &Program, t: TokenId, output: Option<&Value>, context: Option<&Value>) {
         let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
         self.settle(&address);
-        let key = self.key_of(&address);
+        let undoable = |token: &Token| token.top().is_some_and(|frame| program.node(frame.node).undo.is_some());
+        let key = self.token(t).is_some_and(undoable).then(|| self.key_of(&address));
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Some(frame) = token.frames.pop() else { return };
         token.pending = Pending::Nothing;
@@ -195,7 +196,7 @@ impl State {
             token.context = context.clone();
         }
         token.forget_unknown(&address);
-        if program.node(frame.node).undo.is_some() {
+        if let Some(key) = key {
             // The task's own compensation undoes all that happened in it.
             token.log.truncate(frame.mark);
             token.log.push(frame.done(key, address, token.data.clone(), true));

@@ -45,13 +45,33 @@ impl<'a> Scope<'a> {
     /// Evaluates an expression; secrets in the result are sealed.
     pub fn expression(&self, expression: &Expression, input: &Value) -> Result<Value, Problem> {
         let value = expression.evaluate(input, self).map_err(|fault| self.problem(fault))?;
-        Ok(if expression.names("secrets") { secret::seal(value, self.program, self.host) } else { value })
+        Ok(self.sealed(value, input, expression.names("secrets")))
     }
 
     /// Fills a template; secrets in the result are sealed.
     pub fn template(&self, template: &Template, input: &Value) -> Result<Value, Problem> {
         let value = template.evaluate(input, self).map_err(|fault| self.problem(fault))?;
-        Ok(if template.names("secrets") { secret::seal(value, self.program, self.host) } else { value })
+        Ok(self.sealed(value, input, template.names("secrets")))
+    }
+
+    /// A result as it may be kept: the markers in it are those it was given, and secrets it reads are sealed.
+    fn sealed(&self, value: Value, input: &Value, names_secrets: bool) -> Value {
+        let value = if secret::is_sealed(&value) { self.confined(value, input) } else { value };
+        if names_secrets { secret::seal(value, self.program, self.host) } else { value }
+    }
+
+    fn confined(&self, value: Value, input: &Value) -> Value {
+        let frames = self.token.map(|token| token.frames.as_slice()).unwrap_or_default();
+        let data = self.token.map(|token| [&token.data, &token.context]).into_iter().flatten();
+        let variables = self.token.map(|token| token.variables.as_slice()).unwrap_or_default();
+        let sources = [input]
+            .into_iter()
+            .chain([self.raw, self.input, self.output, self.raw_output].into_iter().flatten())
+            .chain(data)
+            .chain(frames.iter().flat_map(Frame::values))
+            .chain(variables.iter().chain(self.extra).map(|(_, value)| value))
+            .chain(self.state.start.as_ref().map(|start| &start.input));
+        secret::confine(value, sources)
     }
 
     /// A template as text: strings as they are, other values as JSON.

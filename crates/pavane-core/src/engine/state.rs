@@ -125,6 +125,22 @@ pub(super) struct Frame {
     pub role: Role,
 }
 
+impl Frame {
+    /// Every value the task holds.
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        let role: Vec<&Value> = match &self.role {
+            Role::For { items, .. } => vec![items],
+            Role::Try(attempt) => attempt.error.iter().collect(),
+            Role::Listen(listening) => {
+                let current = listening.current.iter().map(|(item, _)| item);
+                listening.items.iter().chain(&listening.queue).chain(&listening.results).chain(current).collect()
+            }
+            Role::Plain | Role::Function | Role::Undo(_) => Vec::new(),
+        };
+        [&self.raw, &self.input].into_iter().chain(role)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Role {
     Plain,

@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVal
 use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use pavane_core::definition::CallOutput;
-use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request};
+use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request, secret};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -114,7 +114,7 @@ impl Network {
         let deadline = Instant::now() + left.map_or(limit, |left| left.min(limit));
         let headers = own_headers(&context, &call);
         match self.exchange(&request, headers, service.as_deref(), deadline).await {
-            Ok(answer) => outcome(&request, answer),
+            Ok(answer) => foreign(outcome(&request, answer)),
             Err(NoAnswer { problem, certainty }) => Outcome::Failure { problem, certainty },
         }
     }
@@ -316,13 +316,20 @@ fn own_headers(context: &Context, call: &Call) -> HeaderMap {
     if let Some(forward) = &call.compensates {
         set("pavane-compensates", forward);
     }
-    let trace = pavane_core::id::digest(context.instance.as_bytes());
-    let span = pavane_core::id::digest(format!("{}/{}", call.key, call.attempt).as_bytes());
-    set(
-        "traceparent",
-        &format!("00-{}-{}-01", trace.get(..32).unwrap_or_default(), span.get(..16).unwrap_or_default()),
-    );
+    set("traceparent", &traceparent(&context.instance, call));
     headers
+}
+
+/// W3C Trace Context: the trace is the instance's UUID, the span the key's beginning and the attempt.
+fn traceparent(instance: &str, call: &Call) -> String {
+    let trace = match uuid::Uuid::parse_str(instance) {
+        Ok(id) if !id.is_nil() => id.simple().to_string(),
+        _ => pavane_core::id::digest(instance.as_bytes()).chars().take(32).collect(),
+    };
+    let key = call.key.get(..16).and_then(|start| u64::from_str_radix(start, 16).ok()).unwrap_or_default();
+    // A span must not be 0, and attempts under one key differ.
+    let span = (key ^ u64::from(call.attempt)).max(1);
+    format!("00-{trace}-{span:016x}-01")
 }
 
 /// Headers the author gave, and the credentials.
@@ -388,6 +395,17 @@ fn is_text(content_type: &str) -> bool {
     kind.starts_with("text/")
         || kind.ends_with("+xml")
         || ["application/xml", "application/yaml", "application/x-www-form-urlencoded"].contains(&kind.as_str())
+}
+
+/// What a service says must not be taken for a sealed secret.
+fn foreign(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Success(output) => Outcome::Success(secret::foreign(output)),
+        Outcome::Failure { problem, certainty } => {
+            let detail = problem.detail.map(|text| text.replace([secret::OPEN, secret::CLOSE], "\u{FFFD}"));
+            Outcome::Failure { problem: Problem { detail, ..problem }, certainty }
+        }
+    }
 }
 
 fn outcome(request: &HttpRequest, answer: Answer) -> Outcome {

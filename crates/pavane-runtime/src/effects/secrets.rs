@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use pavane_core::Value;
-use pavane_core::engine::secret::{CLOSE, OPEN};
+use pavane_core::engine::secret::{self, CLOSE, OPEN};
 use pavane_core::engine::{Credentials, HttpRequest};
 
 /// Secrets by name.
@@ -67,8 +67,12 @@ fn open_credentials(credentials: &Credentials, secrets: &Secrets) -> Result<Cred
 }
 
 fn open_value(value: &Value, secrets: &Secrets) -> Result<Value, String> {
+    // Most bodies hold no secret: those are sent as they are.
+    if !secret::is_sealed(value) {
+        return Ok(value.clone());
+    }
     if let Some(text) = value.as_str() {
-        return if text.contains(OPEN) { open(text, secrets).map(Value::from) } else { Ok(value.clone()) };
+        return open(text, secrets).map(Value::from);
     }
     if let Some(items) = value.as_array() {
         let opened: Result<Vec<Value>, String> = items.iter().map(|item| open_value(item, secrets)).collect();
@@ -76,8 +80,10 @@ fn open_value(value: &Value, secrets: &Secrets) -> Result<Value, String> {
     }
     match value.entries() {
         Some(entries) => {
-            let opened: Result<Vec<(String, Value)>, String> =
-                entries.into_iter().map(|(key, item)| Ok((key, open_value(&item, secrets)?))).collect();
+            let opened: Result<Vec<(String, Value)>, String> = entries
+                .into_iter()
+                .map(|(key, item)| Ok((open(&key, secrets)?, open_value(&item, secrets)?)))
+                .collect();
             opened.map(Value::object)
         }
         None => Ok(value.clone()),

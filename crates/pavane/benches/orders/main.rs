@@ -38,6 +38,9 @@ const WAITING: u64 = 1_000;
 /// Orders offered per second in the open loop.
 const RATE: u64 = 200;
 
+/// A warm-up of at least this many seconds tells how many orders a measurement takes.
+const WARM: f64 = 0.5;
+
 #[derive(Parser)]
 #[command(name = "orders", about = "Durable orders against the same calls made by hand")]
 struct Arguments {
@@ -168,10 +171,16 @@ impl House {
 
     /// A closed loop of about `seconds`, after one that warms up and tells how many orders that is.
     async fn closed(&self, orders: &Orders, in_flight: u64, seconds: f64) -> Result<Row, String> {
-        let few = in_flight * 2 + 50;
-        let began = Instant::now();
-        load::closed(orders, in_flight, few).await?;
-        let per_second = few as f64 / began.elapsed().as_secs_f64();
+        let mut few = in_flight * 2 + 50;
+        let per_second = loop {
+            let began = Instant::now();
+            load::closed(orders, in_flight, few).await?;
+            let took = began.elapsed().as_secs_f64();
+            if took > WARM {
+                break few as f64 / took;
+            }
+            few *= 2;
+        };
         let many = ((per_second * seconds) as u64).max(in_flight * 4);
         self.measured(orders, in_flight, load::closed(orders, in_flight, many)).await
     }
