@@ -612,6 +612,9 @@ impl Driver {
     fn call(&self, id: &str, call: pavane_core::engine::Call) {
         let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
         engine.shared.tally.calls.fetch_add(1, Ordering::Relaxed);
+        if call.attempt > 1 {
+            engine.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
+        }
         tokio::spawn(async move {
             // The semaphore is never closed; calls wait for it in order.
             let _permit = engine.shared.calls.acquire().await;

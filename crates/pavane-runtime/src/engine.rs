@@ -156,6 +156,8 @@ pub struct Counters {
     pub batches: u64,
     /// Calls made.
     pub calls: u64,
+    /// Those of them that repeat an attempt of the same task.
+    pub retries: u64,
     /// Instances in memory now.
     pub active: u64,
 }
@@ -201,6 +203,7 @@ pub(crate) struct Tally {
     pub steps: AtomicU64,
     pub batches: AtomicU64,
     pub calls: AtomicU64,
+    pub retries: AtomicU64,
     pub active: AtomicU64,
 }
 
@@ -504,6 +507,7 @@ impl Engine {
             steps: read(&tally.steps),
             batches: read(&tally.batches),
             calls: read(&tally.calls),
+            retries: read(&tally.retries),
             active: read(&tally.active),
         }
     }

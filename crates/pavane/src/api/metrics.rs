@@ -24,6 +24,7 @@ impl Collector for Numbers {
             ("pavane_steps", "Steps committed: one for each durable decision", counters.steps),
             ("pavane_batches", "Batches handed to the store", counters.batches),
             ("pavane_calls", "Service calls made", counters.calls),
+            ("pavane_call_retries", "Service calls that repeat an attempt of the same task", counters.retries),
             ("pavane_store_transactions", "Transactions made durable, each with one fsync", store.transactions),
             ("pavane_store_commits", "Commits made durable", store.commits),
             ("pavane_store_bytes", "Bytes of rows made durable", store.bytes),

@@ -226,37 +226,37 @@ fn report(settings: &Settings, run: &Run, books: &[Books], audit: &Audit, runnin
     let unresolved = count(|fate| matches!(fate, Fate::Unresolved(_)));
     let calls: u64 = books.iter().map(|b| b.calls).sum();
     let refused: u64 = books.iter().map(|b| b.refused).sum();
-    let repeats: u64 = books.iter().map(|b| b.repeats).sum();
     let undone: usize = books.iter().flat_map(|b| &b.effects).filter(|e| e.undone > 0).count();
-    let retries = books.iter().filter(|b| b.service == "payment").map(|b| b.refused).sum::<u64>();
     let failed = settings.orders - completed;
-    println!(
-        "  orders         {:>8}   {:.0} orders/s, {} in flight",
-        settings.orders,
-        settings.orders as f64 / run.took.as_secs_f64(),
-        settings.in_flight.min(settings.orders)
+    let line = |name: &str, number: &str, rest: String| println!("  {name:<14} {number:>9}   {rest}");
+    line(
+        "orders",
+        &settings.orders.to_string(),
+        format!(
+            "{:.0} orders/s, {} in flight",
+            settings.orders as f64 / run.took.as_secs_f64(),
+            settings.in_flight.min(settings.orders)
+        ),
     );
-    println!("  latency           p50 {:.0} ms   p90 {:.0} ms   p99 {:.0} ms", millis(0.5), millis(0.9), millis(0.99));
-    println!("  completed      {completed:>8}   paid, shipped and confirmed");
-    println!("  failed         {failed:>8}   {} undone, {unresolved} unresolved", failed.saturating_sub(unresolved));
-    println!(
-        "  calls          {calls:>8}   {refused} refused, {} of them by payment; {repeats} keys repeated",
-        retries
-    );
-    println!("  compensations  {undone:>8}");
+    let latency = format!("p50; p90 {:.0} ms, p99 {:.0} ms", millis(0.9), millis(0.99));
+    line("latency", &format!("{:.0} ms", millis(0.5)), latency);
+    line("completed", &completed.to_string(), "paid, shipped and confirmed".into());
+    let undone_orders = failed.saturating_sub(unresolved);
+    line("failed", &failed.to_string(), format!("{undone_orders} undone, {unresolved} unresolved"));
+    line("calls", &calls.to_string(), format!("{refused} refused by the services"));
+    line("retries", &running.engine.counters().retries.to_string(), "of calls that were refused for a while".into());
+    line("compensations", &undone.to_string(), "effects undone, in reverse order".into());
     if let Some(store) = &running.sqlite {
         let stats = store.stats();
-        println!("  commits        {:>8}   in {} fsyncs", stats.commits, stats.transactions);
+        line("steps", &stats.commits.to_string(), format!("durable, in {} transactions", stats.transactions));
     }
     if audit.problems.is_empty() && run.errors.is_empty() {
-        println!(
-            "  audit             clean: {} effects of {} orders add up, no key executed twice",
-            audit.effects, audit.orders
-        );
+        let found = format!("{} effects of {} orders add up, no key executed twice", audit.effects, audit.orders);
+        line("audit", "clean", found);
         return;
     }
     const SHOWN: usize = 20;
-    println!("  audit             NOT clean: {} problems", audit.problems.len() + run.errors.len());
+    line("audit", "NOT clean", format!("{} problems", audit.problems.len() + run.errors.len()));
     for problem in run.errors.iter().chain(&audit.problems).take(SHOWN) {
         println!("    {problem}");
     }
