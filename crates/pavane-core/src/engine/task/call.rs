@@ -23,9 +23,10 @@ impl Machine<'_> {
         let scope = self.task_scope(t);
         let credentials = code.authentication.as_ref().map(|a| credentials(&scope, a, &data)).transpose()?;
         let scope = Scope { credentials: credentials.as_ref(), ..scope };
+        let gaps = self.gaps(t);
         let request = Request::Http(HttpRequest {
             method: code.method.clone(),
-            uri: uri(&scope, &code.uri, &data)?,
+            uri: uri(&scope, &code.uri, &data, gaps)?,
             headers: pairs(&scope, code.headers.as_ref(), &data, "headers")?,
             query: pairs(&scope, code.query.as_ref(), &data, "query")?,
             body: code.body.as_ref().map(|b| scope.template(b, &data)).transpose()?,
@@ -52,7 +53,7 @@ impl Machine<'_> {
             return Err(Kind::Expression.problem("the parameters of an OpenAPI call must be an object"));
         }
         let request = Request::OpenApi(OpenApiRequest {
-            document: uri(&scope, &code.document, &data)?,
+            document: uri(&scope, &code.document, &data, self.gaps(t))?,
             document_authentication,
             operation: code.operation.clone(),
             parameters,
@@ -85,6 +86,12 @@ impl Machine<'_> {
                 Go::Fail(problem.at(&reference), trace)
             }
         }
+    }
+
+    /// What a property that is missing means for a URI template of the task on top. A compensation must not be sent to
+    /// another address than its own: what cannot be named cannot be undone.
+    fn gaps(&self, t: TokenId) -> Gaps {
+        if self.token(t).is_some_and(|token| token.undoing().is_some()) { Gaps::Refused } else { Gaps::Empty }
     }
 
     fn request(&mut self, t: TokenId, request: Request) {
@@ -142,10 +149,17 @@ fn credentials(scope: &Scope<'_>, policy: &AuthenticationCode, data: &Value) -> 
     }
 }
 
+/// What becomes of `{name}` when the data has no such property.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    Empty,
+    Refused,
+}
+
 /// An absolute `http` or `https` URI.
-fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value) -> Result<String, Problem> {
+fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value, gaps: Gaps) -> Result<String, Problem> {
     let uri = match code {
-        UriCode::Text(template) => expand(template, data)?,
+        UriCode::Text(template) => expand(template, data, gaps)?,
         UriCode::Expression(expression) => text(&scope.expression(expression, data)?),
     };
     if uri.starts_with("http://") || uri.starts_with("https://") {
@@ -156,8 +170,9 @@ fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value) -> Result<String, Proble
     }
 }
 
-/// Fills `{name}` from the data's top-level properties, percent-encoded; a missing one is empty (RFC 6570, level 1).
-fn expand(template: &str, data: &Value) -> Result<String, Problem> {
+/// Fills `{name}` from the data's top-level properties, percent-encoded; a missing one is empty (RFC 6570, level 1),
+/// unless `gaps` are refused.
+fn expand(template: &str, data: &Value, gaps: Gaps) -> Result<String, Problem> {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -172,9 +187,11 @@ fn expand(template: &str, data: &Value) -> Result<String, Problem> {
                 crate::value::excerpt(&value)
             )));
         }
-        if !value.is_null() {
-            encode(&text(&value), &mut out);
+        let filled = if value.is_null() { String::new() } else { text(&value) };
+        if filled.is_empty() && gaps == Gaps::Refused {
+            return Err(Kind::Expression.problem(format!("`{{{name}}}` of the URI template `{template}` has no value")));
         }
+        encode(&filled, &mut out);
         rest = after;
     }
     out.push_str(rest);
@@ -230,7 +247,7 @@ mod tests {
             ("http://h/{list}", None),
             ("http://h/{id", None),
         ] {
-            assert_eq!(expand(template, &data).ok().as_deref(), expected, "{template}");
+            assert_eq!(expand(template, &data, Gaps::Empty).ok().as_deref(), expected, "{template}");
         }
     }
 }
