@@ -165,9 +165,10 @@ fn describe(event: &Event, row: Option<&ServiceTask>, start: Timestamp) -> Optio
         }
         Event::Undone { task, .. } => format!("undone {task}"),
         Event::Unresolved { task, reason, .. } => format!("unresolved {task}: {reason}"),
+        Event::Halted { .. } => "an earlier rollback ended here".into(),
         Event::Draining { .. } => "waits for losers of a race".into(),
         Event::TimedOut { .. } => "time is over; branches are called home".into(),
-        Event::Dropped { .. } => "a loser is home".into(),
+        Event::Dropped { .. } => "home".into(),
         Event::Parked { .. } => "kept until resumed".into(),
         Event::CancelRequested { reason } => format!("cancel: {reason}"),
         Event::Suspended {} => "suspended".into(),

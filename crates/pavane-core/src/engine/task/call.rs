@@ -98,7 +98,10 @@ impl Machine<'_> {
         let (Some(token), Some((frame, node))) = (self.token(t), self.top(t)) else { return };
         let (run, task) = (frame.run, node.reference.clone());
         let address = token.address(self.program);
-        let (attempt, deadline) = (token.attempts_before() + 1, token.soonest_deadline());
+        // A rollback is not bound by the workflow's timeout: it may be what caused it.
+        let workflow = self.state.deadline.filter(|_| !token.rolling_back());
+        let deadline = token.soonest_deadline().into_iter().chain(workflow).min();
+        let attempt = token.attempts_before() + 1;
         let compensates = token.undoing().map(|undoing| undoing.task.key.clone());
         let epoch = self.state.epochs.get(&address);
         let number = epoch.map_or(0, |e| e.number + u32::from(e.settled));

@@ -47,7 +47,7 @@ impl Machine<'_> {
         let (frame, node) = self.top(t)?;
         let (Act::Try(code), Role::Try(attempt)) = (&node.act, &frame.role) else { return Some(Go::Unwind(problem)) };
         let (mark, keep) = (frame.mark, node.keep_effects);
-        if self.runaway {
+        if self.runaway || self.token(t)?.is_stuck() {
             return Some(Go::Fail(problem, Trace::None));
         }
         match self.plan(t, code, attempt, &problem) {
