@@ -199,7 +199,7 @@ fn read(path: &Path) -> Fixture {
     }
     let runs = parts.map(|part| {
         let data: serde_json::Value =
-            serde_saphyr::from_str(part).unwrap_or_else(|e| panic!("{name}: a run cannot be read: {e}\n{part}"));
+            serde_saphyr::from_str_with_options(part, serde_saphyr::options! { strict_booleans: true }).unwrap_or_else(|e| panic!("{name}: a run cannot be read: {e}\n{part}"));
         serde_json::from_value(data).unwrap_or_else(|e| panic!("{name}: a run is wrong: {e}\n{part}"))
     });
     let mut runs: Vec<Run> = runs.collect();
