@@ -204,8 +204,11 @@ impl State {
     }
 
     fn faulted(&mut self, program: &Program, t: TokenId, trace: &Trace) {
-        let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
-        if matches!(trace, Trace::Settled | Trace::Done(_)) {
+        let Some(token) = self.tokens.get(&t) else { return };
+        let address = token.address(program);
+        // A sub-workflow that nobody waits for any more is cancelled: a repeat needs another one.
+        let child = matches!(token.pending, Pending::Child(_));
+        if child || matches!(trace, Trace::Settled | Trace::Done(_)) {
             self.settle(&address);
         }
         let key = self.key_of(&address);

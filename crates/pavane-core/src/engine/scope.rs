@@ -70,7 +70,16 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// jq quotes data in its messages: secrets in them are sealed, too.
     fn problem(&self, fault: Fault) -> Problem {
+        let sealed = |why: String| {
+            let sealed = secret::seal(Value::text(&why), self.program, self.host);
+            sealed.as_str().map_or(why, str::to_owned)
+        };
+        let fault = match fault {
+            Fault::Failed(why) => Fault::Failed(sealed(why)),
+            other => other,
+        };
         self.at(match fault {
             Fault::Failed(why) | Fault::Limit(why) => Kind::Expression.problem(why),
             Fault::Denied(why) => Kind::Authorization.problem(why),

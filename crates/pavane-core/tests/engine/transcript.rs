@@ -74,9 +74,10 @@ impl Transcript {
 
     /// A sub-workflow that was started.
     pub fn child(&mut self, at: i64, call: u32, child: &Child) {
-        let Child { namespace, name, version, input, reference, wait, .. } = child;
+        let Child { id, namespace, name, version, input, reference, wait } = child;
+        let id = self.key(id);
         let how = if *wait { "" } else { ", not awaited" };
-        self.at(at, &format!("start #{call} {reference} {namespace}/{name}@{version} {}{how}", input.to_json()));
+        self.at(at, &format!("start #{call} {reference} {namespace}/{name}@{version} {}  id {id}{how}", input.to_json()));
     }
 
     /// The instance as it is.
