@@ -133,15 +133,41 @@ impl Machine<'_> {
             return Err(Rejected::Stale);
         }
         match command {
-            Command::Start(start) => self.start(start),
-            Command::Outcome { call, outcome } => self.outcome(call, outcome),
+            Command::Start(start) => self.start(self.scrubbed_start(start)),
+            Command::Outcome { call, outcome } => self.outcome(call, self.scrubbed_outcome(outcome)),
             Command::Child { call, result } => self.child(call, result),
-            Command::Event(event) => self.event(event),
+            Command::Event(event) => self.event(self.scrubbed_event(event)),
             Command::Tick => self.tick(),
             Command::Cancel { reason } => self.cancel(reason),
             Command::Suspend => self.suspend(),
             Command::Resume => self.resume(),
             Command::Retry => self.retry(),
+        }
+    }
+
+    /// A parent's data may hold sealed secrets; a client's must not.
+    fn scrubbed_start(&self, start: Start) -> Start {
+        let foreign = start.parent.is_none();
+        let scrub = |input: Value| if foreign { secret::scrub(input, self.host) } else { input };
+        Start { input: scrub(start.input), ..start }
+    }
+
+    fn scrubbed_event(&self, event: CloudEvent) -> CloudEvent {
+        // The required attributes are texts before and after, and as long.
+        CloudEvent::new(secret::scrub(event.envelope().clone(), self.host)).unwrap_or(event)
+    }
+
+    fn scrubbed_outcome(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Success(output) => Outcome::Success(secret::scrub(output, self.host)),
+            Outcome::Failure { problem, certainty } => {
+                let scrub = |text: String| {
+                    let scrubbed = secret::scrub(Value::text(&text), self.host);
+                    scrubbed.as_str().map_or(text, str::to_owned)
+                };
+                let (title, detail) = (scrub(problem.title), problem.detail.map(scrub));
+                Outcome::Failure { problem: Problem { title, detail, ..problem }, certainty }
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 //! A marker is `U+E000 NAME/json/pointer U+E001` (private-use characters): it names the secret and where in it the
 //! value stands. Sealing finds the text of a secret as it is; a secret that an expression encodes or cuts is not
 //! recognised, which is why credentials belong into `authentication`.
+//!
+//! A marker is made here only. What comes from outside is scrubbed of them, or a service could name a secret in its
+//! answer and have it sent wherever the answer goes.
 
 use jaq_json::Val;
 
@@ -15,6 +18,9 @@ use crate::value::Value;
 pub const OPEN: char = '\u{E000}';
 /// Ends a marker.
 pub const CLOSE: char = '\u{E001}';
+
+/// In a marker, before the name: the value is percent-encoded where it is put back.
+pub const ENCODED: char = '%';
 
 /// Shorter secret texts are not looked for: they would seal every other word.
 const MIN_LENGTH: usize = 4;
@@ -51,6 +57,24 @@ pub(super) fn seal(value: Value, program: &Program, host: &Host) -> Value {
     if texts.is_empty() { value } else { Value(replace(&value.0, &texts)) }
 }
 
+/// Data from outside, with what could begin or end a marker replaced by U+FFFD.
+pub(super) fn scrub(value: Value, host: &Host) -> Value {
+    if host.secrets.is_empty() || !marked(&value.0) {
+        return value;
+    }
+    let harmless = char::REPLACEMENT_CHARACTER.to_string();
+    Value(replace(&value.0, &[(OPEN.to_string(), harmless.clone()), (CLOSE.to_string(), harmless)]))
+}
+
+fn marked(value: &Val) -> bool {
+    match value {
+        Val::TStr(_) | Val::BStr(_) => Value(value.clone()).as_str().is_some_and(|text| text.contains([OPEN, CLOSE])),
+        Val::Arr(items) => items.iter().any(marked),
+        Val::Obj(map) => map.iter().any(|(key, item)| marked(key) || marked(item)),
+        _ => false,
+    }
+}
+
 fn collect(secret: &Val, path: String, texts: &mut Vec<(String, String)>) {
     match secret {
         Val::TStr(_) => {
@@ -84,7 +108,7 @@ fn replace(value: &Val, texts: &[(String, String)]) -> Val {
             None => value.clone(),
         },
         Val::Arr(items) => items.iter().map(|item| replace(item, texts)).collect(),
-        Val::Obj(map) => Val::obj(map.iter().map(|(key, item)| (key.clone(), replace(item, texts))).collect()),
+        Val::Obj(map) => Val::obj(map.iter().map(|(key, item)| (replace(key, texts), replace(item, texts))).collect()),
         other => other.clone(),
     }
 }

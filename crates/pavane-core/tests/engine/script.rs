@@ -81,6 +81,8 @@ pub struct Full {
     status: Option<i64>,
     body: Option<serde_json::Value>,
     certainty: Option<Certainty>,
+    /// What the error says.
+    detail: Option<String>,
     /// The sub-workflow's error.
     error: Option<Problem>,
 }
@@ -138,14 +140,16 @@ impl Answer {
             Answer::Word(word) if word == "refused" => failure(500, Certainty::NotSent, "no connection".into()),
             Answer::Word(word) => panic!("no such answer: {word}"),
             Answer::Status(status) => {
-                Answer::Full(Full { status: Some(*status), body: None, certainty: None, error: None }).outcome()
+                Answer::Full(Full { status: Some(*status), body: None, certainty: None, detail: None, error: None })
+                    .outcome()
             }
             Answer::Full(full) => match full.status.unwrap_or(200) {
                 200..300 => Outcome::Success(full.body.as_ref().map(Value::from).unwrap_or_default()),
                 status => {
                     let unknown = matches!(status, 502 | 504);
                     let known = if unknown { Certainty::Indeterminate } else { Certainty::Definite };
-                    failure(status, full.certainty.unwrap_or(known), format!("the service answered {status}"))
+                    let said = full.detail.clone().unwrap_or_else(|| format!("the service answered {status}"));
+                    failure(status, full.certainty.unwrap_or(known), said)
                 }
             },
         }
@@ -193,13 +197,13 @@ fn read(path: &Path) -> Fixture {
     let mut definition = format!("{}\n", parts.next().unwrap_or_default());
     if !definition.lines().any(|line| line.starts_with("document:")) {
         let short = name.rsplit('/').next().unwrap();
-        definition.push_str(&format!(
-            "document: {{ dsl: '1.0.3', namespace: test, name: {short}, version: '1.0.0' }}\n"
-        ));
+        definition
+            .push_str(&format!("document: {{ dsl: '1.0.3', namespace: test, name: {short}, version: '1.0.0' }}\n"));
     }
     let runs = parts.map(|part| {
         let data: serde_json::Value =
-            serde_saphyr::from_str_with_options(part, serde_saphyr::options! { strict_booleans: true }).unwrap_or_else(|e| panic!("{name}: a run cannot be read: {e}\n{part}"));
+            serde_saphyr::from_str_with_options(part, serde_saphyr::options! { strict_booleans: true })
+                .unwrap_or_else(|e| panic!("{name}: a run cannot be read: {e}\n{part}"));
         serde_json::from_value(data).unwrap_or_else(|e| panic!("{name}: a run is wrong: {e}\n{part}"))
     });
     let mut runs: Vec<Run> = runs.collect();

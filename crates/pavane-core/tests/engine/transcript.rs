@@ -77,7 +77,10 @@ impl Transcript {
         let Child { id, namespace, name, version, input, reference, wait } = child;
         let id = self.key(id);
         let how = if *wait { "" } else { ", not awaited" };
-        self.at(at, &format!("start #{call} {reference} {namespace}/{name}@{version} {}  id {id}{how}", input.to_json()));
+        self.at(
+            at,
+            &format!("start #{call} {reference} {namespace}/{name}@{version} {}  id {id}{how}", input.to_json()),
+        );
     }
 
     /// The instance as it is.

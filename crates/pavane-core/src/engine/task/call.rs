@@ -201,7 +201,21 @@ fn expand(template: &str, data: &Value, gaps: Gaps) -> Result<String, Problem> {
     Ok(out)
 }
 
+/// Percent-encodes a text; sealed secrets in it will be when they are put back.
 fn encode(text: &str, out: &mut String) {
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(secret::OPEN) {
+        let Some((marker, after)) = after.split_once(secret::CLOSE) else { break };
+        encode_plain(before, out);
+        out.extend([secret::OPEN, secret::ENCODED]);
+        out.push_str(marker);
+        out.push(secret::CLOSE);
+        rest = after;
+    }
+    encode_plain(rest, out);
+}
+
+fn encode_plain(text: &str, out: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),

@@ -10,6 +10,7 @@ use crate::definition::Read;
 use crate::engine::event::{Event, TokenId};
 use crate::engine::machine::{Go, Machine, check};
 use crate::engine::scope::Scope;
+use crate::engine::secret;
 use crate::engine::state::{Listening, Pending, Role};
 use crate::event::CloudEvent;
 use crate::problem::{Kind, Problem};
@@ -230,7 +231,7 @@ fn taken(
     filter: u32,
     correlation: Vec<(String, Value)>,
 ) -> Result<Taken, Problem> {
-    let item = read(code.read, event);
+    let item = read(scope, code.read, event);
     let done = match &code.to.kind {
         ConsumptionKind::One | ConsumptionKind::Any(None) => true,
         ConsumptionKind::All => {
@@ -245,9 +246,9 @@ fn taken(
     Ok(Taken { filter, item: Some(item), correlation, done })
 }
 
-fn read(read: Read, event: &CloudEvent) -> Value {
+fn read(scope: &Scope<'_>, read: Read, event: &CloudEvent) -> Value {
     match read {
-        Read::Data => decoded(event).unwrap_or_else(|| event.data()),
+        Read::Data => decoded(event).map_or_else(|| event.data(), |data| secret::scrub(data, scope.host)),
         Read::Envelope => event.envelope().clone(),
         Read::Raw => event.envelope().get("data_base64").unwrap_or_else(|| match event.data() {
             data if data.as_str().is_some() => data,
@@ -272,7 +273,7 @@ fn fits(
     event: &CloudEvent,
 ) -> Result<Option<Vec<(String, Value)>>, Problem> {
     for (name, wanted) in &filter.with {
-        let found = if name == "data" { Some(read(Read::Data, event)) } else { event.envelope().get(name) };
+        let found = if name == "data" { Some(read(scope, Read::Data, event)) } else { event.envelope().get(name) };
         let Some(found) = found else { return Ok(None) };
         if !attribute_fits(scope, wanted, &found, input)? {
             return Ok(None);
