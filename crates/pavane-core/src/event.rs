@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::secret;
 use crate::value::Value;
 
 /// A CloudEvent as one object: the required attributes are checked when it is made, all others are kept as they came.
@@ -35,12 +34,6 @@ impl CloudEvent {
             return Err("only CloudEvents of specversion 1.0 are understood".into());
         }
         Ok(CloudEvent { envelope })
-    }
-
-    /// The event as it may come in from outside: see [`crate::engine::secret::foreign`].
-    #[must_use]
-    pub fn foreign(self) -> CloudEvent {
-        CloudEvent { envelope: secret::foreign(self.envelope) }
     }
 
     /// The whole envelope as data.

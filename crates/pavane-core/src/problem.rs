@@ -133,6 +133,11 @@ impl Problem {
         self
     }
 
+    /// The title of an error whose author gave none: that of the standard's type, else the reason phrase of the status.
+    pub fn title_of(type_: &str, status: i64) -> &'static str {
+        Kind::of(type_).map_or_else(|| reason(status), Kind::title)
+    }
+
     /// The problem object as data, for `$error`, filters and answers.
     pub fn to_value(&self) -> Value {
         let mut value = Value::object([
@@ -149,6 +154,35 @@ impl Problem {
     /// Whether two type URIs name the same kind of error: the standard's by their last segment, others letter by letter.
     pub fn same_type(a: &str, b: &str) -> bool {
         a == b || matches!((Kind::of(a), Kind::of(b)), (Some(a), Some(b)) if a == b)
+    }
+}
+
+/// The reason phrase of an HTTP status (RFC 9110 and the registry).
+fn reason(status: i64) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        425 => "Too Early",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Error",
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pavane_core::definition::{self, Diagnostic};
-use pavane_core::engine::{Command, Host, Parent, Start, State, secret};
+use pavane_core::engine::{Command, Host, Parent, Start, State};
 use pavane_core::event::CloudEvent;
 use pavane_core::program::{Program, Resources};
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
@@ -338,7 +338,7 @@ impl Engine {
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let start = Start { correlation_id: id.clone(), id, input: secret::foreign(input), parent: None };
+        let start = Start { correlation_id: id.clone(), id, input, parent: None };
         self.begin(program, start, keyed).await
     }
 
@@ -413,8 +413,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`], [`Error::Busy`].
     pub async fn publish(&self, events: Vec<CloudEvent>) -> Result<(), Error> {
-        let publish = events.into_iter().map(CloudEvent::foreign).collect();
-        self.commit(Commit { publish, ..Commit::default() }).await?;
+        self.commit(Commit { publish: events, ..Commit::default() }).await?;
         self.shared.published.notify_one();
         Ok(())
     }

@@ -107,6 +107,7 @@ impl State {
             }
             Event::Undone { t, task } => self.undone(*t, task),
             Event::Unresolved { t, reason, halt, .. } => self.unresolved(*t, reason, *halt),
+            Event::Halted { t } => self.halted(*t),
             _ => {
                 if let Some(token) = token_of(event).and_then(|t| self.tokens.get_mut(&t)) {
                     token.apply(at, event);
@@ -204,8 +205,11 @@ impl State {
     }
 
     fn faulted(&mut self, program: &Program, t: TokenId, trace: &Trace) {
-        let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
-        if matches!(trace, Trace::Settled | Trace::Done(_)) {
+        let Some(token) = self.tokens.get(&t) else { return };
+        let address = token.address(program);
+        // A sub-workflow that nobody waits for any more is cancelled: a repeat needs another one.
+        let child = matches!(token.pending, Pending::Child(_));
+        if child || matches!(trace, Trace::Settled | Trace::Done(_)) {
             self.settle(&address);
         }
         let key = self.key_of(&address);
@@ -380,6 +384,12 @@ impl State {
             self.unresolved.push((Entry::Task(Box::new(undoing.task)), reason.to_owned()));
         }
         if halt {
+            self.halted(t);
+        }
+    }
+
+    fn halted(&mut self, t: TokenId) {
+        if let Some(token) = self.tokens.get_mut(&t) {
             token.halted = true;
             self.halt(t, "a task that ran after it could not be undone");
         }
@@ -389,7 +399,8 @@ impl State {
     fn halt(&mut self, t: TokenId, reason: &str) {
         let Some(rollback) = self.tokens.get_mut(&t).and_then(|token| token.rollbacks.last_mut()) else { return };
         let rest = std::mem::take(&mut rollback.todo);
-        self.unresolved.extend(rest.into_iter().rev().map(|entry| (entry, reason.to_owned())));
+        let rest = rest.into_iter().rev().filter_map(Entry::freed);
+        self.unresolved.extend(rest.map(|entry| (entry, reason.to_owned())));
     }
 
     fn compensation_retried(&mut self, t: TokenId) {
@@ -500,8 +511,13 @@ impl Token {
             }
             Event::Drained { .. } => self.pending = Pending::Nothing,
             Event::RolledBack { .. } => {
-                self.rollbacks.pop();
                 self.pending = Pending::Nothing;
+                let done = self.rollbacks.pop();
+                // A part of another token's rollback tells that one.
+                if self.halted && done.is_some_and(|done| done.then != AfterRollback::Join) {
+                    self.halted = false;
+                    self.log.push(Entry::Stuck);
+                }
             }
             Event::Hastened { .. } => {
                 if let Pending::Backoff(when) = &mut self.pending {

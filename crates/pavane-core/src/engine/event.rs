@@ -356,6 +356,11 @@ pub enum Event {
         /// Whether the rest of this chain is left as it is.
         halt: bool,
     },
+    /// An earlier rollback ended here unresolved: what lies before is left as it is.
+    Halted {
+        /// Token.
+        t: TokenId,
+    },
     /// The next entry is a fork: its branches are undone side by side.
     RollbackForked {
         /// Token.

@@ -36,6 +36,8 @@ pub(super) struct Machine<'a> {
     pub publish: Vec<CloudEvent>,
     ready: VecDeque<(TokenId, Go)>,
     runs: u32,
+    /// The step ran too many tasks: no `try` catches an error any more, or one that retries at once would go on for ever.
+    pub runaway: bool,
 }
 
 /// What a token does next.
@@ -84,6 +86,7 @@ impl<'a> Machine<'a> {
             publish: Vec::new(),
             ready: VecDeque::new(),
             runs: 0,
+            runaway: false,
         }
     }
 
@@ -194,7 +197,9 @@ impl<'a> Machine<'a> {
             self.emit(Event::Skipped { t, task });
             return Some(Go::Follow(id, Flow::Continue));
         }
-        let input = wanted.and_then(|_| self.limits(t, node)).and_then(|()| {
+        let within = self.limits(t, node);
+        let scope = Scope { token: self.token(t), node: Some(node), raw: Some(&raw), ..self.scope() };
+        let input = wanted.and(within).and_then(|()| {
             check(node.input.schema.as_ref(), &raw, "input", &node.reference)?;
             node.input.transform.as_ref().map(|from| scope.template(from, &raw)).transpose()
         });
@@ -217,9 +222,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn limits(&self, t: TokenId, node: &Node) -> Result<(), Problem> {
+    fn limits(&mut self, t: TokenId, node: &Node) -> Result<(), Problem> {
         let too_much = |what: String| Err(Kind::Runtime.problem(what).at(&node.reference));
         if self.runs > MAX_RUNS_PER_STEP {
+            self.runaway = true;
+            // What is to be undone now may still run.
+            self.runs = 0;
             return too_much(format!("{MAX_RUNS_PER_STEP} tasks ran without waiting for anything: a jump in circles?"));
         }
         if self.token(t).is_some_and(|token| token.frames.len() >= MAX_FRAMES) {

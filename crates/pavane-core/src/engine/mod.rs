@@ -133,10 +133,10 @@ impl Machine<'_> {
             return Err(Rejected::Stale);
         }
         match command {
-            Command::Start(start) => self.start(start),
-            Command::Outcome { call, outcome } => self.outcome(call, outcome),
+            Command::Start(start) => self.start(scrubbed_start(start)),
+            Command::Outcome { call, outcome } => self.outcome(call, scrubbed_outcome(outcome)),
             Command::Child { call, result } => self.child(call, result),
-            Command::Event(event) => self.event(event),
+            Command::Event(event) => self.event(scrubbed_event(event)),
             Command::Tick => self.tick(),
             Command::Cancel { reason } => self.cancel(reason),
             Command::Suspend => self.suspend(),
@@ -330,6 +330,32 @@ impl Machine<'_> {
                 Err(Rejected::Conflict(format!("the instance is {}: it cannot be {what}", ended.status.as_str())))
             }
             None => Ok(()),
+        }
+    }
+}
+
+/// A parent's data may hold sealed secrets; a client's must not.
+fn scrubbed_start(start: Start) -> Start {
+    let foreign = start.parent.is_none();
+    let scrub = |input: Value| if foreign { secret::foreign(input) } else { input };
+    Start { input: scrub(start.input), ..start }
+}
+
+fn scrubbed_event(event: CloudEvent) -> CloudEvent {
+    // The required attributes are texts before and after, and as long.
+    CloudEvent::new(secret::foreign(event.envelope().clone())).unwrap_or(event)
+}
+
+fn scrubbed_outcome(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Success(output) => Outcome::Success(secret::foreign(output)),
+        Outcome::Failure { problem, certainty } => {
+            let scrub = |text: String| {
+                let scrubbed = secret::foreign(Value::text(&text));
+                scrubbed.as_str().map_or(text, str::to_owned)
+            };
+            let (title, detail) = (scrub(problem.title), problem.detail.map(scrub));
+            Outcome::Failure { problem: Problem { title, detail, ..problem }, certainty }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! When an error leaves a scope, the compensable tasks that completed in it (and those whose outcome is unknown) are
 //! undone in reverse causal order before anything else happens. A compensation that fails is repeated by its policy;
-//! one that fails for good is kept and named, and what lies before it in its chain is left as it is.
+//! one that fails for good is kept and named, and what lies before it in its chain is left as it is. No `try` goes on
+//! after that: the error leaves them all, and the instance ends faulted.
 
 use super::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
 use super::machine::{Go, Machine};
@@ -67,6 +68,10 @@ impl Machine<'_> {
                 self.emit(Event::Draining { t });
                 self.drained(t)
             }
+            Some(Entry::Stuck) => {
+                self.emit(Event::Halted { t });
+                Some(Go::Rollback)
+            }
         }
     }
 
@@ -91,6 +96,10 @@ impl Machine<'_> {
 
     fn after_rollback(&mut self, t: TokenId, then: AfterRollback, problem: Problem) -> Option<Go> {
         match then {
+            // To repeat or to handle the work while a part of it stands would count it twice.
+            AfterRollback::Retry { .. } | AfterRollback::Handle if self.token(t)?.is_stuck() => {
+                Some(Go::Fail(problem, Trace::None))
+            }
             AfterRollback::Retry { delay } => {
                 let (_, node) = self.top(t)?;
                 let at = self.now.plus_millis(delay);

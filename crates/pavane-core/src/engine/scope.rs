@@ -64,8 +64,10 @@ impl<'a> Scope<'a> {
         let frames = self.token.map(|token| token.frames.as_slice()).unwrap_or_default();
         let data = self.token.map(|token| [&token.data, &token.context]).into_iter().flatten();
         let variables = self.token.map(|token| token.variables.as_slice()).unwrap_or_default();
+        let authorization = self.credentials.map(authorization);
         let sources = [input]
             .into_iter()
+            .chain(&authorization)
             .chain([self.raw, self.input, self.output, self.raw_output].into_iter().flatten())
             .chain(data)
             .chain(frames.iter().flat_map(Frame::values))
@@ -90,7 +92,16 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// jq quotes data in its messages: secrets in them are sealed, too.
     fn problem(&self, fault: Fault) -> Problem {
+        let sealed = |why: String| {
+            let sealed = secret::seal(Value::text(&why), self.program, self.host);
+            sealed.as_str().map_or(why, str::to_owned)
+        };
+        let fault = match fault {
+            Fault::Failed(why) => Fault::Failed(sealed(why)),
+            other => other,
+        };
         self.at(match fault {
             Fault::Failed(why) | Fault::Limit(why) => Kind::Expression.problem(why),
             Fault::Denied(why) => Kind::Authorization.problem(why),

@@ -22,6 +22,9 @@ pub const OPEN: char = '\u{FDD0}';
 /// Ends a marker.
 pub const CLOSE: char = '\u{FDD1}';
 
+/// In a marker, before the name: the value is percent-encoded where it is put back.
+pub const ENCODED: char = '%';
+
 /// Shorter secret texts are not looked for: they would seal every other word.
 const MIN_LENGTH: usize = 4;
 
@@ -32,7 +35,7 @@ pub fn is_sealed(value: &Value) -> bool {
 
 /// Data from outside: what could be taken for a marker becomes U+FFFD, as Unicode advises for such characters.
 #[must_use]
-pub fn foreign(value: Value) -> Value {
+pub(super) fn foreign(value: Value) -> Value {
     if !is_sealed(&value) {
         return value;
     }

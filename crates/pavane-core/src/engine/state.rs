@@ -229,6 +229,30 @@ pub(super) enum Entry {
     Parallel(Vec<Vec<Entry>>),
     /// A race whose losers may still be coming home.
     Race(Vec<TokenId>),
+    /// A rollback ended here with an entry that could not be undone.
+    Stuck,
+}
+
+impl Entry {
+    fn is_stuck(&self) -> bool {
+        match self {
+            Entry::Stuck => true,
+            Entry::Parallel(branches) => branches.iter().flatten().any(Entry::is_stuck),
+            Entry::Task(_) | Entry::Race(_) => false,
+        }
+    }
+
+    /// The same without marks of earlier rollbacks: an operator wants it tried again.
+    pub fn freed(self) -> Option<Entry> {
+        match self {
+            Entry::Stuck => None,
+            Entry::Parallel(branches) => {
+                let free = |branch: Vec<Entry>| branch.into_iter().filter_map(Entry::freed).collect();
+                Some(Entry::Parallel(branches.into_iter().map(free).collect()))
+            }
+            other => Some(other),
+        }
+    }
 }
 
 /// A task whose effect may have to be undone.
@@ -297,6 +321,11 @@ impl Token {
     /// Whether the token is undoing something: fences and deadlines around it do not touch it then.
     pub fn rolling_back(&self) -> bool {
         !self.rollbacks.is_empty()
+    }
+
+    /// Whether something of it could not be undone. Then no `try` goes on as if it were: the error leaves them all.
+    pub fn is_stuck(&self) -> bool {
+        self.log.iter().any(Entry::is_stuck)
     }
 
     /// The frames whose deadlines and attempts count: all, or those of the compensation that runs.
@@ -512,6 +541,6 @@ fn name_unresolved(program: &Program, entry: &Entry, reason: &str, out: &mut Vec
                 name_unresolved(program, entry, reason, out);
             }
         }
-        Entry::Race(_) => {}
+        Entry::Race(_) | Entry::Stuck => {}
     }
 }

@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVal
 use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use pavane_core::definition::CallOutput;
-use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request, secret};
+use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -114,7 +114,7 @@ impl Network {
         let deadline = Instant::now() + left.map_or(limit, |left| left.min(limit));
         let headers = own_headers(&context, &call);
         match self.exchange(&request, headers, service.as_deref(), deadline).await {
-            Ok(answer) => foreign(outcome(&request, answer)),
+            Ok(answer) => outcome(&request, answer),
             Err(NoAnswer { problem, certainty }) => Outcome::Failure { problem, certainty },
         }
     }
@@ -395,17 +395,6 @@ fn is_text(content_type: &str) -> bool {
     kind.starts_with("text/")
         || kind.ends_with("+xml")
         || ["application/xml", "application/yaml", "application/x-www-form-urlencoded"].contains(&kind.as_str())
-}
-
-/// What a service says must not be taken for a sealed secret.
-fn foreign(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Success(output) => Outcome::Success(secret::foreign(output)),
-        Outcome::Failure { problem, certainty } => {
-            let detail = problem.detail.map(|text| text.replace([secret::OPEN, secret::CLOSE], "\u{FFFD}"));
-            Outcome::Failure { problem: Problem { detail, ..problem }, certainty }
-        }
-    }
 }
 
 fn outcome(request: &HttpRequest, answer: Answer) -> Outcome {

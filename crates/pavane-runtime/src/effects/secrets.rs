@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use pavane_core::Value;
-use pavane_core::engine::secret::{self, CLOSE, OPEN};
+use pavane_core::engine::secret::{self, CLOSE, ENCODED, OPEN};
 use pavane_core::engine::{Credentials, HttpRequest};
 
 /// Secrets by name.
@@ -22,11 +22,24 @@ pub(super) fn open(text: &str, secrets: &Secrets) -> Result<String, String> {
     while let Some((before, after)) = rest.split_once(OPEN) {
         out.push_str(before);
         let (marker, after) = after.split_once(CLOSE).ok_or("a sealed secret is cut off: use it whole")?;
-        out.push_str(&lookup(marker, secrets)?);
+        match marker.strip_prefix(ENCODED) {
+            Some(marker) => encode(&lookup(marker, secrets)?, &mut out),
+            None => out.push_str(&lookup(marker, secrets)?),
+        }
         rest = after;
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986).
+fn encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
 }
 
 fn lookup(marker: &str, secrets: &Secrets) -> Result<String, String> {
@@ -100,6 +113,8 @@ mod tests {
         let marker = |inner: &str| format!("a {OPEN}{inner}{CLOSE} b");
         assert_eq!(open(&marker("api/key"), &secrets).as_deref(), Ok("a s3cret b"));
         assert_eq!(open(&marker("api/n"), &secrets).as_deref(), Ok("a 7 b"));
+        let odd: Secrets = [("api".to_owned(), Value::parse(br#"{"key":"a b/c"}"#).unwrap())].into();
+        assert_eq!(open(&marker("%api/key"), &odd).as_deref(), Ok("a a%20b%2Fc b"));
         assert_eq!(open("plain", &secrets).as_deref(), Ok("plain"));
         assert!(open(&marker("other/key"), &secrets).is_err());
         assert!(open(&marker("api/none"), &secrets).is_err());

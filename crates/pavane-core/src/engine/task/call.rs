@@ -23,9 +23,10 @@ impl Machine<'_> {
         let scope = self.task_scope(t);
         let credentials = code.authentication.as_ref().map(|a| credentials(&scope, a, &data)).transpose()?;
         let scope = Scope { credentials: credentials.as_ref(), ..scope };
+        let gaps = self.gaps(t);
         let request = Request::Http(HttpRequest {
             method: code.method.clone(),
-            uri: uri(&scope, &code.uri, &data)?,
+            uri: uri(&scope, &code.uri, &data, gaps)?,
             headers: pairs(&scope, code.headers.as_ref(), &data, "headers")?,
             query: pairs(&scope, code.query.as_ref(), &data, "query")?,
             body: code.body.as_ref().map(|b| scope.template(b, &data)).transpose()?,
@@ -52,7 +53,7 @@ impl Machine<'_> {
             return Err(Kind::Expression.problem("the parameters of an OpenAPI call must be an object"));
         }
         let request = Request::OpenApi(OpenApiRequest {
-            document: uri(&scope, &code.document, &data)?,
+            document: uri(&scope, &code.document, &data, self.gaps(t))?,
             document_authentication,
             operation: code.operation.clone(),
             parameters,
@@ -87,11 +88,20 @@ impl Machine<'_> {
         }
     }
 
+    /// What a property that is missing means for a URI template of the task on top. A compensation must not be sent to
+    /// another address than its own: what cannot be named cannot be undone.
+    fn gaps(&self, t: TokenId) -> Gaps {
+        if self.token(t).is_some_and(|token| token.undoing().is_some()) { Gaps::Refused } else { Gaps::Empty }
+    }
+
     fn request(&mut self, t: TokenId, request: Request) {
         let (Some(token), Some((frame, node))) = (self.token(t), self.top(t)) else { return };
         let (run, task) = (frame.run, node.reference.clone());
         let address = token.address(self.program);
-        let (attempt, deadline) = (token.attempts_before() + 1, token.soonest_deadline());
+        // A rollback is not bound by the workflow's timeout: it may be what caused it.
+        let workflow = self.state.deadline.filter(|_| !token.rolling_back());
+        let deadline = token.soonest_deadline().into_iter().chain(workflow).min();
+        let attempt = token.attempts_before() + 1;
         let compensates = token.undoing().map(|undoing| undoing.task.key.clone());
         let epoch = self.state.epochs.get(&address);
         let number = epoch.map_or(0, |e| e.number + u32::from(e.settled));
@@ -142,10 +152,17 @@ fn credentials(scope: &Scope<'_>, policy: &AuthenticationCode, data: &Value) -> 
     }
 }
 
+/// What becomes of `{name}` when the data has no such property.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    Empty,
+    Refused,
+}
+
 /// An absolute `http` or `https` URI.
-fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value) -> Result<String, Problem> {
+fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value, gaps: Gaps) -> Result<String, Problem> {
     let uri = match code {
-        UriCode::Text(template) => expand(template, data)?,
+        UriCode::Text(template) => expand(template, data, gaps)?,
         UriCode::Expression(expression) => text(&scope.expression(expression, data)?),
     };
     if uri.starts_with("http://") || uri.starts_with("https://") {
@@ -156,8 +173,9 @@ fn uri(scope: &Scope<'_>, code: &UriCode, data: &Value) -> Result<String, Proble
     }
 }
 
-/// Fills `{name}` from the data's top-level properties, percent-encoded; a missing one is empty (RFC 6570, level 1).
-fn expand(template: &str, data: &Value) -> Result<String, Problem> {
+/// Fills `{name}` from the data's top-level properties, percent-encoded; a missing one is empty (RFC 6570, level 1),
+/// unless `gaps` are refused.
+fn expand(template: &str, data: &Value, gaps: Gaps) -> Result<String, Problem> {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -172,16 +190,32 @@ fn expand(template: &str, data: &Value) -> Result<String, Problem> {
                 crate::value::excerpt(&value)
             )));
         }
-        if !value.is_null() {
-            encode(&text(&value), &mut out);
+        let filled = if value.is_null() { String::new() } else { text(&value) };
+        if filled.is_empty() && gaps == Gaps::Refused {
+            return Err(Kind::Expression.problem(format!("`{{{name}}}` of the URI template `{template}` has no value")));
         }
+        encode(&filled, &mut out);
         rest = after;
     }
     out.push_str(rest);
     Ok(out)
 }
 
+/// Percent-encodes a text; sealed secrets in it will be when they are put back.
 fn encode(text: &str, out: &mut String) {
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(secret::OPEN) {
+        let Some((marker, after)) = after.split_once(secret::CLOSE) else { break };
+        encode_plain(before, out);
+        out.extend([secret::OPEN, secret::ENCODED]);
+        out.push_str(marker);
+        out.push(secret::CLOSE);
+        rest = after;
+    }
+    encode_plain(rest, out);
+}
+
+fn encode_plain(text: &str, out: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
@@ -230,7 +264,7 @@ mod tests {
             ("http://h/{list}", None),
             ("http://h/{id", None),
         ] {
-            assert_eq!(expand(template, &data).ok().as_deref(), expected, "{template}");
+            assert_eq!(expand(template, &data, Gaps::Empty).ok().as_deref(), expected, "{template}");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Machine<'_> {
         }
         let ended = join.arrived.values().any(|a| a.kind == ReportKind::Ended);
         let problem = first_problem(join);
-        let context = if broken { None } else { self.merged(t, join) };
+        let context = if broken && !ended { None } else { self.merged(t, join) };
         self.emit(Event::Joined { t, winner: None, context });
         match problem {
             _ if ended => Some(Go::End),
@@ -123,11 +123,12 @@ impl Machine<'_> {
     }
 
     /// The context after a join: each branch's changed or removed top-level properties, in declared order. Where a
-    /// context is no object, the last branch that changed it wins.
+    /// context is no object, the last branch that changed it wins. What a cancelled branch exported is left out.
     fn merged(&self, t: TokenId, join: &Join) -> Option<Value> {
         let before = &self.token(t)?.context;
         let mut after = before.clone();
-        for arrival in join.arrived.values().filter(|a| a.context != *before) {
+        let kept = |a: &&Arrival| matches!(a.kind, ReportKind::Completed | ReportKind::Ended) && a.context != *before;
+        for arrival in join.arrived.values().filter(kept) {
             after = match (before.entries(), after.entries(), arrival.context.entries()) {
                 (Some(old), Some(merged), Some(new)) => {
                     let old: BTreeMap<String, Value> = old.into_iter().collect();

@@ -10,6 +10,7 @@ use crate::definition::Read;
 use crate::engine::event::{Event, TokenId};
 use crate::engine::machine::{Go, Machine, check};
 use crate::engine::scope::Scope;
+use crate::engine::secret;
 use crate::engine::state::{Listening, Pending, Role};
 use crate::event::CloudEvent;
 use crate::problem::{Kind, Problem};
@@ -183,7 +184,8 @@ fn until_filters(to: &ConsumptionCode) -> impl Iterator<Item = &EventFilterCode>
     until.iter()
 }
 
-/// What an event means for a listen. Filters are tried in declared order, those of `until` after the others.
+/// What an event means for a listen. Filters of `until` are tried first, because its events must not enter the output;
+/// then the others in declared order.
 fn takes(
     scope: &Scope<'_>,
     code: &ListenCode,
@@ -195,17 +197,6 @@ fn takes(
         return Err(Kind::Runtime.problem(format!("the listen took {MAX_EVENTS} events, the most one may keep")));
     }
     let count = code.to.filters.len() as u32;
-    let free = |index: u32| !matches!(code.to.kind, ConsumptionKind::All) || !listening.matched.contains(&index);
-    for (index, filter) in (0..).zip(&code.to.filters) {
-        if free(index)
-            && let Some(correlation) = fits(scope, filter, listening, input, event)?
-        {
-            return taken(scope, code, listening, event, index, correlation).map(Some);
-        }
-    }
-    if code.to.filters.is_empty() && matches!(code.to.kind, ConsumptionKind::Any(_)) {
-        return taken(scope, code, listening, event, 0, Vec::new()).map(Some);
-    }
     if let ConsumptionKind::Any(Some(UntilCode::Events(until))) = &code.to.kind {
         for (index, filter) in (count..).zip(&until.filters) {
             if let Some(correlation) = fits(scope, filter, listening, input, event)? {
@@ -217,6 +208,17 @@ fn takes(
                 return Ok(Some(Taken { filter: index, item: None, correlation, done }));
             }
         }
+    }
+    let free = |index: u32| !matches!(code.to.kind, ConsumptionKind::All) || !listening.matched.contains(&index);
+    for (index, filter) in (0..).zip(&code.to.filters) {
+        if free(index)
+            && let Some(correlation) = fits(scope, filter, listening, input, event)?
+        {
+            return taken(scope, code, listening, event, index, correlation).map(Some);
+        }
+    }
+    if code.to.filters.is_empty() && matches!(code.to.kind, ConsumptionKind::Any(_)) {
+        return taken(scope, code, listening, event, 0, Vec::new()).map(Some);
     }
     Ok(None)
 }
@@ -246,7 +248,7 @@ fn taken(
 
 fn read(read: Read, event: &CloudEvent) -> Value {
     match read {
-        Read::Data => decoded(event).unwrap_or_else(|| event.data()),
+        Read::Data => decoded(event).map_or_else(|| event.data(), secret::foreign),
         Read::Envelope => event.envelope().clone(),
         Read::Raw => event.envelope().get("data_base64").unwrap_or_else(|| match event.data() {
             data if data.as_str().is_some() => data,

@@ -15,10 +15,15 @@ impl Machine<'_> {
             Kind::Expression
                 .problem(format!("the status of a raised error must be a whole number, not {}", status.to_json()))
         })?;
+        let type_ = scope.text(&code.type_, &data)?;
+        let title = match optional(&code.title)? {
+            Some(title) => title,
+            None => Problem::title_of(&type_, status).to_owned(),
+        };
         let problem = Problem {
-            type_: scope.text(&code.type_, &data)?,
+            type_,
             status,
-            title: optional(&code.title)?.unwrap_or_default(),
+            title,
             detail: optional(&code.detail)?,
             instance: match optional(&code.instance)? {
                 Some(given) => given,

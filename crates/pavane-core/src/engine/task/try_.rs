@@ -47,6 +47,9 @@ impl Machine<'_> {
         let (frame, node) = self.top(t)?;
         let (Act::Try(code), Role::Try(attempt)) = (&node.act, &frame.role) else { return Some(Go::Unwind(problem)) };
         let (mark, keep) = (frame.mark, node.keep_effects);
+        if self.runaway || self.token(t)?.is_stuck() {
+            return Some(Go::Fail(problem, Trace::None));
+        }
         match self.plan(t, code, attempt, &problem) {
             // The filter itself failed: that error replaces the one it was to judge.
             Err(worse) => Some(Go::Fail(worse.at(&node.reference), Trace::None)),
