@@ -61,10 +61,10 @@ impl<'a> Scope<'a> {
     }
 
     fn confined(&self, value: Value, input: &Value) -> Value {
+        let authorization = self.credentials.map(authorization);
         let frames = self.token.map(|token| token.frames.as_slice()).unwrap_or_default();
         let data = self.token.map(|token| [&token.data, &token.context]).into_iter().flatten();
         let variables = self.token.map(|token| token.variables.as_slice()).unwrap_or_default();
-        let authorization = self.credentials.map(authorization);
         let sources = [input]
             .into_iter()
             .chain(&authorization)
