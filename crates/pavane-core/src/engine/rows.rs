@@ -96,7 +96,6 @@ fn row(program: &Program, state: &State, token: &Token, depth: usize, frame: &Fr
         Role::Undo(undoing) => Some(task_id(undoing.task.run)),
         _ => None,
     });
-    let around = Token { frames: token.frames[..depth].to_vec(), retries: token.retries, ..Token::default() };
     ServiceTask {
         id: task_id(frame.run),
         workflow_instance_id: state.id().to_owned(),
@@ -105,7 +104,7 @@ fn row(program: &Program, state: &State, token: &Token, depth: usize, frame: &Fr
         service_name: service,
         kind: node.kind.to_owned(),
         status,
-        attempt: around.attempts_before() + 1,
+        attempt: token.attempts_before_at(depth) + 1,
         input_data: frame.input.clone(),
         output_data: None::<Value>,
         error: None,

@@ -353,7 +353,13 @@ impl Token {
 
     /// How often the work on top was begun before: retries of the innermost `try` around it, or of its compensation.
     pub fn attempts_before(&self) -> u32 {
-        let inner = self.frames.iter().rev().find_map(|f| match &f.role {
+        self.attempts_before_at(self.frames.len())
+    }
+
+    /// The same of the task at `depth`.
+    pub fn attempts_before_at(&self, depth: usize) -> u32 {
+        let around = self.frames.get(..depth).unwrap_or_default();
+        let inner = around.iter().rev().find_map(|f| match &f.role {
             Role::Try(attempt) if !attempt.handling => Some(attempt.retries),
             Role::Undo(undoing) => Some(undoing.retries),
             _ => None,
