@@ -3,12 +3,20 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 
-thread_local!(static LIVE: Cell<i64> = const { Cell::new(0) });
+thread_local! {
+    static LIVE: Cell<i64> = const { Cell::new(0) };
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Bytes this thread has allocated and not freed (negative when it freed what others allocated). Only differences mean
 /// anything, and only where [`Counting`] is the process's allocator.
 pub(super) fn live() -> i64 {
     LIVE.with(Cell::get)
+}
+
+/// Bytes this thread has ever allocated: what is copied costs time, too.
+pub(super) fn taken() -> u64 {
+    TAKEN.with(Cell::get)
 }
 
 /// A global allocator that counts for [`super::Expression`]'s memory limit. Install it in the binary:
@@ -19,6 +27,9 @@ pub struct Counting<A>(pub A);
 fn count(bytes: i64) {
     // A thread that is ending has no counter any more, and no evaluation either.
     let _ = LIVE.try_with(|live| live.set(live.get().wrapping_add(bytes)));
+    if bytes > 0 {
+        let _ = TAKEN.try_with(|taken| taken.set(taken.get().wrapping_add(bytes.unsigned_abs())));
+    }
 }
 
 #[expect(unsafe_code, reason = "an allocator is unsafe by its trait; every call is handed on unchanged")]

@@ -13,7 +13,7 @@ use jaq_core::path::{Opt, Part};
 use jaq_core::{Compiler, Ctx, Exn, Vars};
 use jaq_json::Val;
 
-use super::budget::{Budget, INLINE, Jq, LARGE, LARGE_STACK, MEMORY, Meter, Run, Stop};
+use super::budget::{Budget, INLINE, Jq, LARGE, LARGE_STACK, MAX_LEVELS, MAX_SIZE, MEMORY, Meter, Run, Stop};
 use super::functions::{self, fits};
 use super::{Arguments, guard};
 use crate::value::{MAX_DEPTH, Value};
@@ -279,7 +279,7 @@ fn property(value: &Value, name: &str) -> Result<Value, Fault> {
 
 fn run(filter: &jaq_core::Filter<Jq>, values: &[Val], input: &Val, now: f64) -> Result<Value, Fault> {
     match attempt(filter, values, input, now, INLINE) {
-        Err(Stop::Memory) => Err(limit(&Stop::Memory)),
+        Err(stop @ (Stop::Memory | Stop::Size)) => Err(limit(&stop)),
         Err(Stop::Terms | Stop::Stack) => std::thread::scope(|scope| {
             let large = || attempt(filter, values, input, now, LARGE).unwrap_or_else(|stop| Err(limit(&stop)));
             match std::thread::Builder::new().name("jq".into()).stack_size(LARGE_STACK).spawn_scoped(scope, large) {
@@ -296,6 +296,9 @@ fn limit(stop: &Stop) -> Fault {
         Stop::Terms => format!("the expression was stopped after {} terms: does it loop for ever?", LARGE.terms),
         Stop::Stack => {
             format!("the expression was stopped: it recurses deeper than {} MiB of stack", LARGE.stack >> 20)
+        }
+        Stop::Size => {
+            format!("the expression was stopped: a value has more than {MAX_SIZE} parts or {MAX_LEVELS} levels")
         }
         Stop::Memory => format!("the expression was stopped: its values take more than {} MiB", MEMORY >> 20),
     })
