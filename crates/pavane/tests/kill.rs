@@ -1,0 +1,294 @@
+//! The real binary under load, killed at random moments, and an audit of what the services then have in their books.
+//!
+//! The services are a process of their own with ledgers on disk. Clients place orders and, when the connection is cut,
+//! place them again under the same key. Every order that was accepted must be there and have ended exactly once, with
+//! every effect done once or undone. The seed is printed; `PAVANE_SEED` repeats its moments. Start reading at
+//! [`orders_survive_kills`].
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use pavane::client::{Answer, Server};
+use pavane::demo::services::{Books, Fate, NAMES, audit};
+use serde_json::{Value, json};
+use support::{PATIENCE, Process, Served};
+use tokio::sync::watch;
+
+/// Kills of the engine's process.
+const KILLS: usize = 22;
+/// After these kills of the engine, the services are killed, too.
+const SERVICES_KILLED_AFTER: [usize; 2] = [7, 15];
+/// Clients that place one order after another.
+const CLIENTS: usize = 16;
+/// Every so many orders one is placed without waiting: its acceptance alone must hold.
+const ASYNC_EVERY: usize = 4;
+
+/// What the clients know.
+struct Load {
+    /// Where the server is; nobody there while it is dead.
+    server: watch::Receiver<Option<Server>>,
+    stop: AtomicBool,
+    next: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// Instance of each accepted order, and the status its client was told if it waited.
+    accepted: Mutex<BTreeMap<String, (String, Option<String>)>>,
+    cut: AtomicUsize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_survive_kills() {
+    let seed = std::env::var("PAVANE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_nanos() as u64
+    });
+    println!("PAVANE_SEED={seed}");
+    let mut chance = Chance(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let port = five_ports(&mut chance);
+    let mut services = start_services(port, folder.path()).await;
+    let config = engine_config(port, folder.path());
+
+    let (place, server) = watch::channel(None);
+    let load = Arc::new(Load {
+        server,
+        stop: AtomicBool::new(false),
+        next: AtomicUsize::new(0),
+        in_flight: AtomicUsize::new(0),
+        accepted: Mutex::default(),
+        cut: AtomicUsize::new(0),
+    });
+    let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(client(load.clone()))).collect();
+
+    let mut served = Served::start(&config).await;
+    for kill in 0..KILLS {
+        place.send_replace(Some(served.http.clone()));
+        // The moment is what the test is about: from in the middle of recovery to well under way.
+        tokio::time::sleep(Duration::from_millis(20 + chance.below(1_500))).await;
+        while load.in_flight.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        place.send_replace(None);
+        served.process.kill();
+        if SERVICES_KILLED_AFTER.contains(&kill) {
+            served = Served::start(&config).await;
+            place.send_replace(Some(served.http.clone()));
+            tokio::time::sleep(Duration::from_millis(200 + chance.below(500))).await;
+            services.kill();
+            tokio::time::sleep(Duration::from_millis(chance.below(500))).await;
+            services = start_services(port, folder.path()).await;
+        } else {
+            served = Served::start(&config).await;
+        }
+    }
+    place.send_replace(Some(served.http.clone()));
+    load.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        tokio::time::timeout(PATIENCE * 2, client).await.expect("every order is answered").expect("no client fails");
+    }
+    let cut = load.cut.load(Ordering::SeqCst);
+    assert!(cut >= KILLS, "only {cut} requests were cut by {KILLS} kills");
+
+    let accepted = std::mem::take(&mut *load.accepted.lock().unwrap());
+    let mut problems = Vec::new();
+    let fates = fates(&served, &accepted, &mut problems).await;
+    let books = books(port).await;
+    let audit = audit(&books, &fates);
+    problems.extend(audit.problems);
+    let count = |wanted: fn(&Fate) -> bool| fates.values().filter(|fate| wanted(fate)).count();
+    let (completed, undone) = (count(|f| *f == Fate::Completed), count(|f| *f == Fate::Undone));
+    println!(
+        "{KILLS} kills, {cut} requests cut; {} orders: {completed} completed, {undone} undone, {} unresolved; {} effects",
+        fates.len(),
+        fates.len() - completed - undone,
+        audit.effects
+    );
+    assert!(problems.is_empty(), "PAVANE_SEED={seed}: {} problems:\n{}", problems.len(), problems.join("\n"));
+    assert!(completed > 0 && undone > 0, "the load is too kind: {completed} completed, {undone} undone");
+}
+
+/// Places orders until it is told to stop, each again and again under its key until it is answered.
+async fn client(load: Arc<Load>) {
+    while !load.stop.load(Ordering::SeqCst) {
+        let number = load.next.fetch_add(1, Ordering::SeqCst);
+        let order = format!("o-{number:06}");
+        let waits = number % ASYNC_EVERY != 0;
+        let answer = place(&load, &order, number, waits).await;
+        let id = answer.body["id"].as_str().unwrap_or_else(|| panic!("order {order} has no id: {answer:?}")).to_owned();
+        let status = match answer.status.as_u16() {
+            202 => None,
+            200 => Some("completed".to_owned()),
+            _ if answer.body["code"] == "instance_faulted" => Some("faulted".to_owned()),
+            _ => panic!("order {order} is refused: {answer:?}"),
+        };
+        load.accepted.lock().unwrap().insert(order, (id, status));
+    }
+}
+
+async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Answer {
+    let pieces = 1 + number % 3;
+    let body = json!({
+        "orderId": order,
+        "items": [{ "sku": "lute", "quantity": pieces }],
+        "total": 1_900 * pieces,
+        "address": { "street": "Rue de la Danse 4", "city": "Padova" },
+        "email": format!("{order}@example.com"),
+    });
+    let mut headers = vec![("content-type", "application/json"), ("idempotency-key", order)];
+    headers.extend(waits.then_some(("prefer", "wait=60")));
+    let path = "/api/v1/workflows/shop/order-fulfilment/instances";
+    let mut place = load.server.clone();
+    loop {
+        let server = place.wait_for(Option::is_some).await.expect("the test goes on").clone().expect("it is some");
+        load.in_flight.fetch_add(1, Ordering::SeqCst);
+        let answer = server.ask(Method::POST, path, &headers, body.to_string().into()).await;
+        load.in_flight.fetch_sub(1, Ordering::SeqCst);
+        match answer {
+            Ok(answer) => return answer,
+            // The server was killed: this one is marked as seen, so the wait is for the next.
+            Err(_) if place.has_changed().expect("the test goes on") => {
+                load.cut.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => panic!("order {order}: the server was not killed, and yet: {error}"),
+        }
+    }
+}
+
+/// How each order ended, by the server's own record of it; what is lost or told otherwise is a problem.
+async fn fates(
+    served: &Served,
+    accepted: &BTreeMap<String, (String, Option<String>)>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, Fate> {
+    let mut fates = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for (order, (id, told)) in accepted {
+        ids.insert(id.clone());
+        let path = format!("/api/v1/instances/{id}");
+        let answer = served.ask("GET", &path, &[("prefer", "wait=60")], "").await;
+        if answer.status != 200 {
+            problems.push(format!("order {order} was accepted as {id} and is lost: {answer:?}"));
+            continue;
+        }
+        let status = answer.body["status"].as_str().unwrap_or_default();
+        if told.as_deref().is_some_and(|told| told != status) {
+            problems.push(format!("order {order} is {status}, but its client was told {told:?}"));
+        }
+        if answer.body["input"]["orderId"] != order.as_str() {
+            problems.push(format!("order {order} has the instance of {}", answer.body["input"]["orderId"]));
+        }
+        let events = served.get(&format!("{path}/events")).await;
+        let ends = ends(&events);
+        if ends != [status] {
+            problems.push(format!("order {order} is {status}, and ended by its events {ends:?}"));
+        }
+        match status {
+            "completed" => drop(fates.insert(order.clone(), Fate::Completed)),
+            "faulted" => drop(fates.insert(order.clone(), faulted(&answer.body))),
+            other => problems.push(format!("order {order} does not end: it is {other}")),
+        }
+    }
+    let kept = all_instances(served).await;
+    problems.extend(kept.difference(&ids).map(|id| format!("instance {id} belongs to no order")));
+    fates
+}
+
+/// The ends that an instance's lifecycle events tell.
+fn ends(events: &Value) -> Vec<&str> {
+    let types = events["events"].as_array().into_iter().flatten().filter_map(|event| event["type"].as_str());
+    types
+        .filter_map(|name| name.strip_prefix("io.serverlessworkflow.workflow.")?.strip_suffix(".v1"))
+        .filter(|name| ["completed", "faulted", "cancelled"].contains(name))
+        .collect()
+}
+
+fn faulted(instance: &Value) -> Fate {
+    let unresolved = instance["compensation"]["unresolved"].as_array().cloned().unwrap_or_default();
+    if unresolved.is_empty() {
+        return Fate::Undone;
+    }
+    let kinds = [("reserve", "reservation"), ("charge", "charge"), ("ship", "shipment")];
+    let named = unresolved.iter().filter_map(|u| u["reference"].as_str()?.rsplit('/').next());
+    Fate::Unresolved(named.flat_map(|task| kinds.iter().find(|(n, _)| *n == task)).map(|(_, k)| (*k).into()).collect())
+}
+
+/// The ids of all instances, page by page.
+async fn all_instances(served: &Served) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    let mut path = "/api/v1/instances?limit=200".to_owned();
+    loop {
+        let page = served.get(&path).await;
+        let instances = page["instances"].as_array().expect("instances");
+        ids.extend(instances.iter().filter_map(|i| i["id"].as_str().map(str::to_owned)));
+        match page["next"].as_str() {
+            Some(next) => path = format!("/api/v1/instances?limit=200&cursor={next}"),
+            None => return ids,
+        }
+    }
+}
+
+async fn books(port: u16) -> Vec<Books> {
+    let mut books = Vec::new();
+    for at in 0..5 {
+        let service = Server::new(&format!("http://127.0.0.1:{}", port + at));
+        let body = service.get(Method::GET, "/books", &[], "".into()).await.expect("the books");
+        books.push(serde_json::from_value(body).expect("books"));
+    }
+    books
+}
+
+async fn start_services(port: u16, folder: &Path) -> Process {
+    let (port, ledger) = (port.to_string(), folder.join("ledger"));
+    let arguments = "--declined 8 --unavailable 10 --unshippable 8 --lost 3 --latency 15";
+    let mut process = Process::start(
+        &["demo-services", "--port", &port, "--ledger", ledger.to_str().unwrap()]
+            .into_iter()
+            .chain(arguments.split(' '))
+            .collect::<Vec<_>>(),
+    );
+    process.line("ready").await;
+    process
+}
+
+fn engine_config(port: u16, folder: &Path) -> std::path::PathBuf {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/order-fulfilment/workflow.yaml");
+    std::fs::copy(example, folder.join("workflow.yaml")).unwrap();
+    let services: String = NAMES
+        .iter()
+        .zip(port..)
+        .map(|(name, port)| format!("  {name}: {{ url: 'http://127.0.0.1:{port}', idempotency: key, timeout: 5s }}\n"))
+        .collect();
+    support::config(folder, &format!("workflows: [ ./workflow.yaml ]\nservices:\n{services}"))
+}
+
+/// The first of five ports that are free, outside the range that the system gives away by itself: the services come
+/// back on the same ones.
+fn five_ports(chance: &mut Chance) -> u16 {
+    loop {
+        let first = 15_000 + chance.below(15_000) as u16;
+        let free: Vec<_> = (first..first + 5).map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
+        if free.len() == 5 {
+            return first;
+        }
+    }
+}
+
+/// Numbers that follow from a seed (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
