@@ -21,8 +21,15 @@ const NOT_IN_CORE: &[&str] = &["tokio", "tracing", "hyper", "rusqlite", "rand"];
 /// A longer file is a sign of a missing concept.
 const MAX_LINES: usize = 900;
 
-/// Documents whose backticked paths must exist.
-const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+/// Documents that must be there.
+const DOCUMENTS: &[&str] =
+    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "GLOSSARY.md", "CHANGELOG.md", "docs/SUMMARY.md"];
+
+/// Longer, the bird's view is none.
+const MAX_ARCHITECTURE: usize = 200;
+
+/// Folders that a path in a document may begin with.
+const FOLDERS: [&str; 5] = ["crates/", "docs/", "examples/", "xtask/", ".ci/"];
 
 /// All checks.
 pub fn run(stages: &mut Stages) {
@@ -90,22 +97,60 @@ fn files() -> Vec<String> {
 }
 
 fn documents() -> Vec<String> {
-    let mut problems = Vec::new();
-    for document in DOCUMENTS {
-        let Ok(text) = std::fs::read_to_string(root().join(document)) else {
-            problems.push(format!("{document} is missing"));
-            continue;
-        };
-        for quoted in text.split('`').skip(1).step_by(2) {
-            let path_like = quoted.contains('/')
-                && !quoted.contains([' ', '*', '{', '<', ':', '$', '@', '|', '(', '"'])
-                && ["crates/", "docs/", "examples/", "xtask/", ".ci/"].iter().any(|root| quoted.starts_with(root));
-            if path_like && !root().join(quoted).exists() {
-                problems.push(format!("{document} names `{quoted}`, which does not exist"));
-            }
+    let mut problems: Vec<String> =
+        DOCUMENTS.iter().filter(|name| !root().join(name).is_file()).map(|name| format!("{name} is missing")).collect();
+    let pages: Vec<PathBuf> =
+        tracked().into_iter().filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
+    let summary = std::fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap_or_default();
+    for page in &pages {
+        let Ok(text) = std::fs::read_to_string(root().join(page)) else { continue };
+        let name = page.display();
+        let prose = prose(&text);
+        for path in quoted_paths(&prose).filter(|path| !root().join(path).exists()) {
+            problems.push(format!("{name} names `{path}`, which does not exist"));
+        }
+        let folder = root().join(page).parent().map(Path::to_owned).unwrap_or_else(root);
+        for link in links(&prose).filter(|link| !folder.join(link).exists()) {
+            problems.push(format!("{name} links to {link}, which does not exist"));
+        }
+        if let Ok(inner) = page.strip_prefix("docs")
+            && inner != Path::new("SUMMARY.md")
+            && !summary.contains(&format!("({})", inner.display()))
+        {
+            problems.push(format!("docs/SUMMARY.md does not list {}", inner.display()));
+        }
+        if page == Path::new("ARCHITECTURE.md") && text.lines().count() > MAX_ARCHITECTURE {
+            problems.push(format!("{name} has more than {MAX_ARCHITECTURE} lines"));
         }
     }
     problems
+}
+
+/// A page without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut code = false;
+    let outside = |line: &&str| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    };
+    text.lines().filter(outside).collect::<Vec<_>>().join("\n")
+}
+
+/// Paths of the project in backticks.
+fn quoted_paths(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2).filter(|quoted| {
+        !quoted.contains([' ', '*', '{', '<', ':', '$', '@', '|', '(', '"', '\n'])
+            && FOLDERS.iter().any(|folder| quoted.starts_with(folder))
+    })
+}
+
+/// Targets of links within the project, without what follows `#`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|link| !link.is_empty() && !link.contains("://") && !link.starts_with("mailto:"))
 }
 
 /// Files under version control, and those about to be.
@@ -116,4 +161,17 @@ fn tracked() -> Vec<PathBuf> {
         .output();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     text.lines().filter(|line| !line.ends_with(".lock")).map(|line| Path::new(line).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_links_are_found_in_prose_only() {
+        let page = "See `crates/a.rs` and [b](docs/b.md#x), not `cargo run` or [c](https://c.example).\n```\n`crates/no`\n```\n";
+        let prose = prose(page);
+        assert_eq!(quoted_paths(&prose).collect::<Vec<_>>(), ["crates/a.rs"]);
+        assert_eq!(links(&prose).collect::<Vec<_>>(), ["docs/b.md"]);
+    }
 }

@@ -119,7 +119,7 @@ async fn client(load: Arc<Load>) {
     while !load.stop.load(Ordering::SeqCst) {
         let number = load.next.fetch_add(1, Ordering::SeqCst);
         let order = format!("o-{number:06}");
-        let waits = number % ASYNC_EVERY != 0;
+        let waits = !number.is_multiple_of(ASYNC_EVERY);
         let answer = place(&load, &order, number, waits).await;
         let id = answer.body["id"].as_str().unwrap_or_else(|| panic!("order {order} has no id: {answer:?}")).to_owned();
         let status = match answer.status.as_u16() {
