@@ -1,6 +1,6 @@
 //! How fast the machine decides: orders through `decide` alone, with the answers at hand.
 //!
-//! `cargo run --release -p pavane-core --example decide_rate -- 20000`, or under `valgrind --tool=callgrind` with a
+//! `cargo run --release -p pavane-runtime --example decide_rate -- 20000`, or under `valgrind --tool=callgrind` with a
 //! few hundred, for counts that repeat to the instruction.
 
 #![expect(clippy::expect_used, reason = "an example stops at what it did not expect")]
