@@ -234,7 +234,7 @@ fn command(state: &State, input: &Any, now: &mut Timestamp) -> Command {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
     fn no_input_makes_the_machine_panic(

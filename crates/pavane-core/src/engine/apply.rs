@@ -185,6 +185,7 @@ impl State {
     fn completed(&mut self, program: &Program, t: TokenId, output: Option<&Value>, context: Option<&Value>) {
         let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
         self.settle(&address);
+        let address = self.tokens.get(&t).and_then(|token| called(program, token, &address)).unwrap_or(address);
         let undoable = |token: &Token| token.top().is_some_and(|frame| program.node(frame.node).undo.is_some());
         let key = self.token(t).is_some_and(undoable).then(|| self.key_of(&address));
         let Some(token) = self.tokens.get_mut(&t) else { return };
@@ -212,25 +213,30 @@ impl State {
         if child || matches!(trace, Trace::Settled | Trace::Done(_)) {
             self.settle(&address);
         }
+        let done = matches!(trace, Trace::Done(_));
+        let token = self.tokens.get(&t).filter(|_| done);
+        let address = token.and_then(|token| called(program, token, &address)).unwrap_or(address);
         let key = self.key_of(&address);
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Some(frame) = token.frames.pop() else { return };
         token.pending = Pending::Nothing;
-        let undoable = program.node(frame.node).undo.is_some();
-        match trace {
-            Trace::Settled => token.forget_unknown(&address),
-            Trace::Done(raw) => {
-                token.forget_unknown(&address);
-                if undoable {
-                    token.log.push(frame.done(key, address, raw.clone(), true));
-                }
-            }
-            Trace::Indeterminate if undoable => {
-                token.forget_unknown(&address);
-                token.log.push(frame.done(key, address, Value::NULL, false));
-            }
-            Trace::Indeterminate | Trace::NotSent | Trace::None => {}
+        let (output, certain) = match trace {
+            Trace::Settled => return token.forget_unknown(&address),
+            Trace::Indeterminate => (Value::NULL, false),
+            Trace::Done(raw) => (raw.clone(), true),
+            Trace::NotSent | Trace::None => return,
+        };
+        // The compensation may stand at the call, or at the call of the function that it is in.
+        let around = token.frames.iter().rev().take_while(|f| matches!(f.role, Role::Function));
+        let undoable = std::iter::once(&frame).chain(around).find(|f| program.node(f.node).undo.is_some());
+        let entry = undoable.map(|frame| frame.done(key, address.clone(), output, certain));
+        if certain || entry.is_some() {
+            token.forget_unknown(&address);
         }
+        if certain && program.node(frame.node).undo.is_some() {
+            token.log.truncate(frame.mark);
+        }
+        token.log.extend(entry);
     }
 
     fn cancelled(&mut self, program: &Program, t: TokenId) {
@@ -627,6 +633,13 @@ impl Frame {
             certain,
         }))
     }
+}
+
+/// The address of the call that a function on top consists of: a service knows its key, not the function's.
+fn called(program: &Program, token: &Token, address: &str) -> Option<String> {
+    let Act::Function { body, .. } = &program.node(token.top()?.node).act else { return None };
+    let body = program.node(*body);
+    matches!(body.act, Act::Http(_) | Act::OpenApi(_)).then(|| format!("{address}>{}", body.reference))
 }
 
 /// The token an event is about, for the events that touch one token alone.

@@ -270,7 +270,8 @@ impl<'a> Machine<'a> {
             }
             Err(problem) => {
                 let called = matches!(self.token(t)?.pending, Pending::Call(_) | Pending::Child(_));
-                Some(Go::Fail(problem.at(&node.reference), if called { Trace::Done(raw) } else { Trace::None }))
+                let done = called || node.undo.is_some();
+                Some(Go::Fail(problem.at(&node.reference), if done { Trace::Done(raw) } else { Trace::None }))
             }
         }
     }

@@ -10,6 +10,7 @@ mod script;
 mod transcript;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use pavane_core::definition::read;
 use pavane_core::engine::{CallId, Command, Effect, Host, Input, Rejected, Start, State, decide, lifecycle};
@@ -34,6 +35,26 @@ fn every_fixture_gives_its_transcript() {
     assert!(fixtures.len() >= 10);
     let wrong: Vec<_> = fixtures.iter().filter_map(|fixture| check(fixture).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The page that says what Pavane does names every fixture here, and none that is not there.
+#[test]
+fn the_page_of_conformance_and_the_fixtures_are_in_step() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/conformance.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let named: BTreeSet<&str> = last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let files = script::folder().join("..");
+    let exists = |name: &str| {
+        let place = if name.starts_with("definition/") || name.starts_with("expression/") { "" } else { "engine" };
+        ["yaml", "json", "txt"].iter().any(|e| files.join(place).join(format!("{name}.{e}")).exists())
+    };
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "named, but not there: {missing:?}");
+    let fixtures = script::fixtures();
+    let unnamed: Vec<_> = fixtures.iter().map(|f| &f.name).filter(|name| !named.contains(name.as_str())).collect();
+    assert!(unnamed.is_empty(), "there, but not named: {unnamed:?}");
 }
 
 fn check(fixture: &Fixture) -> Result<(), String> {
