@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pavane_core::engine::{CallId, Certainty, Command, Effect, Input, Outcome, Rejected, Start, State, Wake, decide};
+use pavane_core::engine::{
+    CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Wake, decide,
+};
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
-use pavane_store::{Commit, Due};
-use tokio::sync::{mpsc, oneshot};
+use pavane_store::{Commit, Due, Store};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::effects::Context;
@@ -40,14 +42,33 @@ const MAX_LOADING: usize = 64;
 /// Callers that wait for one instance, at most.
 const MAX_WAITERS: usize = 10_000;
 
+/// Instances with waiters that are looked through in no time.
+const MIN_SWEEP: usize = 1_024;
+
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What reaches a driver from outside.
 pub(crate) enum Message {
-    Start { program: Arc<Program>, start: Box<Start>, keyed: bool, reply: Reply<Started> },
-    Input { id: String, command: Command, reply: Option<Reply<()>> },
-    Wait { id: String, reply: Reply<Box<WorkflowInstance>> },
-    Stop { until: Instant },
+    Start {
+        program: Arc<Program>,
+        start: Box<Start>,
+        keyed: bool,
+        reply: Reply<Started>,
+    },
+    Input {
+        id: String,
+        command: Command,
+        reply: Option<Reply<()>>,
+    },
+    /// `registered` tells, once the wait stands, whether the end of the instance is still to come for sure.
+    Wait {
+        id: String,
+        registered: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Box<WorkflowInstance>>,
+    },
+    Stop {
+        until: Instant,
+    },
 }
 
 /// What comes back to a driver from work it began. Bounded by what it may begin.
@@ -55,9 +76,20 @@ enum Back {
     Committed { batch: Vec<Continuation>, result: Result<(), pavane_store::Error> },
     Outcome { id: String, call: CallId, outcome: Outcome },
     ChildStarted { id: String, call: CallId, wait: bool, result: Result<(), Problem> },
-    Loaded { id: String, result: Result<Option<Box<Loaded>>, Error> },
-    Seen { id: String, result: Result<Option<Box<WorkflowInstance>>, Error> },
+    Loaded { id: String, result: Result<Found, Error> },
     Due(Result<Vec<(String, Due)>, Error>),
+}
+
+/// What the store holds under an id.
+enum Found {
+    Nothing,
+    Ready(Box<Loaded>),
+    /// An instance that this program cannot continue, and why. It exists: nothing may take its place.
+    Stranded {
+        record: Box<WorkflowInstance>,
+        program_missing: bool,
+        why: String,
+    },
 }
 
 struct Loaded {
@@ -80,16 +112,25 @@ enum Answer {
     Done(Reply<()>),
 }
 
+/// An effect that was begun.
+enum Begun {
+    Call,
+    /// A sub-workflow; its id when somebody waits for its end.
+    Child(Option<String>),
+}
+
 /// An instance in memory.
 struct Active {
     program: Arc<Program>,
     state: State,
-    /// Effects begun; the id of the sub-workflow for those that are one.
-    in_flight: HashMap<CallId, Option<String>>,
+    /// Effects begun.
+    in_flight: HashMap<CallId, Begun>,
     /// Effects that were owed when the instance was loaded: they may have been begun before a crash.
     recovered: BTreeSet<CallId>,
     /// Steps decided and not durable yet.
-    uncommitted: usize,
+    uncommitted: u64,
+    /// What is to be said when the step of this number is durable.
+    held: Vec<(u64, Box<dyn FnOnce() + Send>)>,
 }
 
 pub(crate) struct Driver {
@@ -101,7 +142,13 @@ pub(crate) struct Driver {
     active: HashMap<String, Active>,
     /// Inputs for instances on their way into memory.
     loading: HashMap<String, Vec<Message>>,
-    waiters: HashMap<String, Vec<Reply<Box<WorkflowInstance>>>>,
+    waiters: HashMap<String, Vec<oneshot::Sender<Box<WorkflowInstance>>>>,
+    /// Waits whose instance may never end are looked through when there are twice as many as the last time.
+    sweep_at: usize,
+    /// Instances that cannot go on, with the digest they wait for; empty when their history is damaged.
+    stranded: HashMap<String, String>,
+    /// Histories that may be read at once.
+    loads: Arc<Semaphore>,
     timers: BTreeSet<(Timestamp, String)>,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
@@ -125,6 +172,9 @@ impl Driver {
             active: HashMap::new(),
             loading: HashMap::new(),
             waiters: HashMap::new(),
+            sweep_at: MIN_SWEEP,
+            stranded: HashMap::new(),
+            loads: Arc::new(Semaphore::new(MAX_LOADING)),
             timers: BTreeSet::new(),
             batch: Vec::new(),
             continuations: Vec::new(),
@@ -145,7 +195,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = self.back.recv_many(&mut backs, MAX_GATHERED) => {}
-                count = self.inbox.recv_many(&mut messages, MAX_GATHERED) => {
+                // While the store is behind, inputs wait where their number is bounded.
+                count = self.inbox.recv_many(&mut messages, MAX_GATHERED), if self.ready() => {
                     // Every handle is gone: nobody can ask for anything any more.
                     if count == 0 {
                         self.stop.get_or_insert_with(Instant::now);
@@ -164,6 +215,7 @@ impl Driver {
             }
             // What has come meanwhile belongs into the same batch.
             while self.batch.len() < MAX_GATHERED
+                && self.ready()
                 && let Ok(message) = self.inbox.try_recv()
             {
                 self.take(message);
@@ -174,10 +226,16 @@ impl Driver {
         }
     }
 
+    fn ready(&self) -> bool {
+        self.batches < MAX_BATCHES || self.batch.len() < MAX_GATHERED
+    }
+
     fn finished(&self) -> bool {
         let Some(until) = self.stop else { return false };
         let idle = self.batch.is_empty() && self.batches == 0;
-        let calls = self.active.values().any(|active| !active.in_flight.is_empty());
+        // Sub-workflows go on after a restart, as everything that only waits does.
+        let is_call = |begun: &Begun| matches!(begun, Begun::Call);
+        let calls = self.active.values().any(|active| active.in_flight.values().any(is_call));
         idle && (!calls || Instant::now() >= until)
     }
 
@@ -194,7 +252,17 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Stop { until } => self.stop = Some(until),
-            Message::Wait { id, reply } => self.wait(id, reply),
+            Message::Wait { id, registered, reply } => {
+                let to_come = self.active.get(&id).is_some_and(|active| !active.state.status().is_terminal());
+                let waiters = self.waiters.entry(id).or_default();
+                // Those whose callers have given up make room.
+                waiters.retain(|waiter| !waiter.is_closed());
+                if waiters.len() < MAX_WAITERS {
+                    waiters.push(reply);
+                }
+                // The caller may have gone.
+                let _ = registered.send(to_come);
+            }
             Message::Start { program, start, keyed, reply } => {
                 let id = start.id.clone();
                 if let Some(active) = self.active.get(&id) {
@@ -216,45 +284,6 @@ impl Driver {
         }
     }
 
-    /// Whoever waits is told when the instance ends. One that does not move here may have ended already: then the
-    /// store knows.
-    fn wait(&mut self, id: String, reply: Reply<Box<WorkflowInstance>>) {
-        if self.active.get(&id).is_none_or(|active| active.state.status().is_terminal()) {
-            let (engine, back, wanted) = (self.engine.clone(), self.back_sender.clone(), id.clone());
-            tokio::spawn(async move {
-                let id = wanted.clone();
-                let result = engine.blocking(move |store| store.instance(&wanted).map(|r| r.map(Box::new))).await;
-                let _ = back.send(Back::Seen { id, result });
-            });
-        }
-        let waiters = self.waiters.entry(id).or_default();
-        if waiters.len() < MAX_WAITERS {
-            waiters.push(reply);
-        } else {
-            let what = format!("{MAX_WAITERS} callers wait for this instance, the most that may be");
-            let _ = reply.send(Err(Error::Busy { what, retry_after_seconds: 1 }));
-        }
-    }
-
-    fn seen(&mut self, id: &str, record: Option<Box<WorkflowInstance>>) {
-        match record {
-            Some(record) if record.status.is_terminal() => self.tell_waiters(id, &record),
-            Some(_) => {}
-            None if self.active.contains_key(id) || self.loading.contains_key(id) => {}
-            None => {
-                for waiter in self.waiters.remove(id).unwrap_or_default() {
-                    let _ = waiter.send(Err(Error::UnknownInstance(id.to_owned())));
-                }
-            }
-        }
-    }
-
-    fn tell_waiters(&mut self, id: &str, record: &WorkflowInstance) {
-        for waiter in self.waiters.remove(id).unwrap_or_default() {
-            let _ = waiter.send(Ok(Box::new(record.clone())));
-        }
-    }
-
     fn create(&mut self, program: Arc<Program>, start: Start, reply: Reply<Started>) {
         let id = start.id.clone();
         self.insert(id.clone(), Active::new(program, State::default()));
@@ -262,7 +291,7 @@ impl Driver {
     }
 
     /// A start for an instance that exists: the same one, or a conflict.
-    fn attach(&self, record: &WorkflowInstance, program: &Program, start: &Start, reply: Reply<Started>) {
+    fn attach(&mut self, record: &WorkflowInstance, program: &Program, start: &Start, reply: Reply<Started>) {
         let same = record.namespace == program.document().namespace
             && record.name == program.document().name
             && record.input == start.input;
@@ -274,13 +303,24 @@ impl Driver {
                 record.id
             )))
         };
-        if same
-            && record.status.is_terminal()
-            && let Some(parent) = &start.parent
-        {
-            self.tell_parent(parent.clone(), record);
+        let parent = start.parent.clone().filter(|_| same && record.status.is_terminal());
+        let told = parent.map(|parent| (parent, result_for_parent(record)));
+        let engine = self.engine.clone();
+        self.when_durable(&record.id, move || {
+            if let Some((parent, result)) = told {
+                tell_parent(engine, parent, result);
+            }
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// Says something that follows from an instance's state, once that state is durable: after a crash nobody may have
+    /// been told what never happened.
+    fn when_durable(&mut self, id: &str, tell: impl FnOnce() + Send + 'static) {
+        match self.active.get_mut(id) {
+            Some(active) if active.uncommitted > 0 => active.held.push((active.state.seq(), Box::new(tell))),
+            _ => tell(),
         }
-        let _ = reply.send(answer);
     }
 
     fn insert(&mut self, id: String, active: Active) {
@@ -308,28 +348,20 @@ impl Driver {
     }
 
     fn begin_load(&self, id: String) {
-        let (engine, back) = (self.engine.clone(), self.back_sender.clone());
+        let (engine, back, loads) = (self.engine.clone(), self.back_sender.clone(), self.loads.clone());
         tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _permit = loads.acquire().await;
             let (reader, wanted) = (engine.clone(), id.clone());
-            let result = engine
-                .blocking(move |store| {
-                    let Some(record) = store.instance(&wanted)? else { return Ok(None) };
-                    let Some(program) = reader.shared.registry.by_digest(&record.digest) else {
-                        tracing::error!(instance = wanted, digest = record.digest, "its program is not deployed");
-                        return Ok(None);
-                    };
-                    let state = replay(store, &program, &wanted)?;
-                    Ok(Some(Box::new(Loaded { record, program, state })))
-                })
-                .await;
+            let result = engine.blocking(move |store| take_up(store, &reader, &wanted)).await;
             let _ = back.send(Back::Loaded { id, result });
         });
     }
 
-    fn loaded(&mut self, id: &str, loaded: Option<Box<Loaded>>) {
+    fn loaded(&mut self, id: &str, found: Found) {
         let waiting = self.loading.remove(id).unwrap_or_default();
-        match loaded {
-            Some(loaded) => {
+        match found {
+            Found::Ready(loaded) => {
                 let Loaded { record, program, state } = *loaded;
                 let mut active = Active::new(program, state);
                 active.recovered = active.state.outstanding().iter().map(Effect::call_id).collect();
@@ -344,7 +376,21 @@ impl Driver {
                 self.arm(id);
                 self.settle(id);
             }
-            None => {
+            Found::Stranded { record, program_missing, why } => {
+                tracing::error!(instance = id, why, "the instance cannot go on");
+                for message in waiting {
+                    match message {
+                        Message::Start { program, start, reply, .. } => self.attach(&record, &program, &start, reply),
+                        Message::Input { reply: Some(reply), .. } => {
+                            let _ = reply.send(Err(Error::Conflict(format!("instance {id} cannot go on: {why}"))));
+                        }
+                        _ => {}
+                    }
+                }
+                let awaited = if program_missing { record.digest } else { String::new() };
+                self.stranded.insert(id.to_owned(), awaited);
+            }
+            Found::Nothing => {
                 for message in waiting {
                     match message {
                         Message::Start { program, start, reply, .. } if !self.active.contains_key(&start.id) => {
@@ -396,13 +442,13 @@ impl Driver {
                 self.arm(id);
             }
             Err(rejected) => {
-                self.refuse(rejected, answer);
+                self.refuse(id, rejected, answer);
                 self.settle(id);
             }
         }
     }
 
-    fn refuse(&self, rejected: Rejected, answer: Option<Answer>) {
+    fn refuse(&mut self, id: &str, rejected: Rejected, answer: Option<Answer>) {
         let error = match rejected {
             // An answer or an event that nobody waits for any more is dealt with.
             Rejected::Stale => None,
@@ -410,10 +456,12 @@ impl Driver {
             Rejected::Conflict(why) => Some(Error::Conflict(why)),
         };
         match (answer, error) {
-            (Some(Answer::Done(reply)), error) => drop(reply.send(error.map_or(Ok(()), Err))),
-            (Some(Answer::Started(reply)), error) => {
+            (Some(Answer::Done(reply)), error) => self.when_durable(id, move || {
+                let _ = reply.send(error.map_or(Ok(()), Err));
+            }),
+            (Some(Answer::Started(reply)), error) => self.when_durable(id, move || {
                 let _ = reply.send(Err(error.unwrap_or(Error::Conflict("the instance exists already".into()))));
-            }
+            }),
             (None, _) => {}
         }
     }
@@ -442,29 +490,52 @@ impl Driver {
             return;
         }
         self.polling = true;
+        self.free_stranded();
         let (engine, back, owed) = (self.engine.clone(), self.back_sender.clone(), self.owed);
         let until = now().plus_millis(i64::try_from(POLL.as_millis()).unwrap_or(0));
-        // What is in memory is still listed as due until its next commit: ask for that much more.
-        let limit = if owed { usize::MAX } else { self.active.len() + MAX_LOADING };
+        // What is in memory (of any partition) is still listed as due until its next commit, and what is stranded for
+        // ever: ask for that much more.
+        let active = usize::try_from(engine.shared.tally.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let others = active.saturating_add(self.stranded.len() * engine.shared.options.partitions.max(1));
+        let limit = if owed { usize::MAX } else { others.saturating_add(MAX_LOADING) };
         tokio::spawn(async move {
             let due = engine.blocking(move |store| store.due(owed, until, limit)).await;
             let _ = back.send(Back::Due(due));
         });
     }
 
-    fn due(&mut self, due: Vec<(String, Due)>) {
-        self.polling = false;
-        self.owed = false;
-        self.next_poll = Instant::now() + POLL;
-        // Those whose callers have given up.
+    /// Takes up again what was stranded and whose program has come.
+    fn free_stranded(&mut self) {
+        let registry = &self.engine.shared.registry;
+        let before = self.stranded.len();
+        // A damaged history has a program and stays.
+        self.stranded.retain(|_, digest| digest.is_empty() || registry.by_digest(digest).is_none());
+        // Among them may be some that are due at once, and these are only listed when they are asked for.
+        self.owed |= self.stranded.len() < before;
+    }
+
+    /// Forgets the callers that have given up waiting for an instance.
+    fn sweep(&mut self) {
+        if self.waiters.len() < self.sweep_at {
+            return;
+        }
         self.waiters.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.is_closed());
             !waiters.is_empty()
         });
+        self.sweep_at = (self.waiters.len() * 2).max(MIN_SWEEP);
+    }
+
+    fn due(&mut self, due: Vec<(String, Due)>) {
+        self.polling = false;
+        self.owed = false;
+        self.next_poll = Instant::now() + POLL;
+        self.sweep();
         for (id, _) in due {
             if self.engine.partition(&id) == self.index
                 && !self.active.contains_key(&id)
                 && !self.loading.contains_key(&id)
+                && !self.stranded.contains_key(&id)
             {
                 self.loading.insert(id.clone(), Vec::new());
                 self.begin_load(id);
@@ -510,7 +581,6 @@ impl Driver {
             }
             Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
             Back::Loaded { id, result } => self.loaded(&id, result?),
-            Back::Seen { id, result } => self.seen(&id, result?),
             Back::Due(due) => self.due(due?),
         }
         Ok(())
@@ -531,6 +601,9 @@ impl Driver {
         }
         if let Some(active) = self.active.get_mut(&id) {
             active.uncommitted -= 1;
+            let durable = active.state.seq() - active.uncommitted;
+            let ripe = active.held.partition_point(|(seq, _)| *seq <= durable);
+            active.held.drain(..ripe).for_each(|(_, tell)| tell());
         }
         if let Some(status) = ended {
             self.ended(&id, status);
@@ -549,37 +622,24 @@ impl Driver {
         };
         let Some(active) = self.active.get(id) else { return };
         let parent = active.state.parent().cloned();
-        if !self.waiters.contains_key(id) && parent.is_none() {
+        let waiters = self.waiters.remove(id).unwrap_or_default();
+        if waiters.is_empty() && parent.is_none() {
             return;
         }
         let record = active.state.record(&active.program);
         if let Some(parent) = parent {
-            self.tell_parent(parent, &record);
+            tell_parent(self.engine.clone(), parent, result_for_parent(&record));
         }
-        self.tell_waiters(id, &record);
-    }
-
-    fn tell_parent(&self, parent: pavane_core::engine::Parent, record: &WorkflowInstance) {
-        let cancelled = || Kind::Runtime.problem("the sub-workflow was cancelled");
-        let result = match record.status {
-            Status::Completed => Ok(record.output.clone().unwrap_or_default()),
-            _ => Err(record.error.clone().unwrap_or_else(cancelled)),
-        };
-        let engine = self.engine.clone();
-        tokio::spawn(async move {
-            let command = Command::Child { call: parent.call, result };
-            // A parent that does not answer now asks for its child's end when it comes back.
-            if let Err(error) = engine.command(&parent.instance, command).await {
-                tracing::debug!(parent = parent.instance, %error, "a sub-workflow's end waits for its parent");
-            }
-        });
+        for waiter in waiters {
+            let _ = waiter.send(Box::new(record.clone()));
+        }
     }
 
     /// Begins what an instance is owed and has not begun, once all its decisions are durable.
     fn perform(&mut self, id: &str) {
         let Some(active) = self.active.get_mut(id).filter(|active| active.uncommitted == 0) else { return };
         let outstanding = active.state.outstanding();
-        let gone: Vec<Option<String>> = {
+        let gone: Vec<Begun> = {
             let owed: BTreeSet<CallId> = outstanding.iter().map(Effect::call_id).collect();
             let calls: Vec<CallId> = active.in_flight.keys().filter(|call| !owed.contains(call)).copied().collect();
             calls.into_iter().filter_map(|call| active.in_flight.remove(&call)).collect()
@@ -590,16 +650,18 @@ impl Driver {
             if active.in_flight.contains_key(&call) {
                 continue;
             }
-            let child = match &effect {
-                Effect::StartChild { child, .. } if child.wait => Some(child.id.clone()),
-                _ => None,
+            let begun = match &effect {
+                Effect::Call(_) => Begun::Call,
+                Effect::StartChild { child, .. } => Begun::Child(child.wait.then(|| child.id.clone())),
             };
-            active.in_flight.insert(call, child);
+            active.in_flight.insert(call, begun);
             begin.push(effect);
         }
         let correlation = active.state.correlation_id().to_owned();
-        for child in gone.into_iter().flatten() {
-            self.cancel(child);
+        for begun in gone {
+            if let Begun::Child(Some(child)) = begun {
+                self.cancel(child);
+            }
         }
         for effect in begin {
             match effect {
@@ -627,11 +689,7 @@ impl Driver {
     fn start_child(&self, id: &str, call: CallId, child: pavane_core::engine::Child, correlation: String) {
         let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
         let wait = child.wait;
-        let parent = wait.then(|| pavane_core::engine::Parent {
-            instance: id.clone(),
-            call,
-            reference: child.reference.clone(),
-        });
+        let parent = wait.then(|| Parent { instance: id.clone(), call, reference: child.reference.clone() });
         tokio::spawn(async move {
             let result = loop {
                 match engine.start_child(child.clone(), correlation.clone(), parent.clone()).await {
@@ -665,9 +723,9 @@ impl Driver {
     fn cancel(&self, child: String) {
         let engine = self.engine.clone();
         tokio::spawn(async move {
-            let command = Command::Cancel { reason: "its parent does not wait for it any more".into() };
+            let reason = "its parent does not wait for it any more".to_owned();
             // It may have ended by itself.
-            let _ = engine.command(&child, command).await;
+            let _ = engine.command_patiently(&child, Command::Cancel { reason }).await;
         });
     }
 
@@ -688,16 +746,53 @@ impl Driver {
     }
 
     /// The store failed: nothing more is decided, and nobody is told what is not durable.
-    fn fail(&mut self, failure: &Error) {
-        tracing::error!(%failure, "the store failed; the engine stops");
-        self.engine.shared.failure.send_replace(Some(failure.to_string()));
-        self.engine.shared.stopping.send_replace(true);
+    fn fail(&self, failure: &Error) {
+        self.engine.fail(failure);
     }
+}
+
+/// Brings an instance back from what is durable.
+fn take_up(store: &dyn Store, engine: &Engine, id: &str) -> Result<Found, pavane_store::Error> {
+    let Some(record) = store.instance(id)? else { return Ok(Found::Nothing) };
+    let Some(program) = engine.shared.registry.by_digest(&record.digest) else {
+        let why = format!("its program (digest {}) is not deployed: start the Pavane that deployed it", record.digest);
+        return Ok(Found::Stranded { record: Box::new(record), program_missing: true, why });
+    };
+    Ok(match replay(store, &program, id)? {
+        Ok(state) => Found::Ready(Box::new(Loaded { record, program, state })),
+        Err(why) => Found::Stranded { record: Box::new(record), program_missing: false, why },
+    })
+}
+
+/// What a sub-workflow's end is to its parent.
+fn result_for_parent(record: &WorkflowInstance) -> Result<Value, Problem> {
+    let cancelled = || Kind::Runtime.problem("the sub-workflow was cancelled");
+    match record.status {
+        Status::Completed => Ok(record.output.clone().unwrap_or_default()),
+        _ => Err(record.error.clone().unwrap_or_else(cancelled)),
+    }
+}
+
+fn tell_parent(engine: Engine, parent: Parent, result: Result<Value, Problem>) {
+    tokio::spawn(async move {
+        let command = Command::Child { call: parent.call, result };
+        // A parent that does not answer now asks for its child's end when it comes back.
+        if let Err(error) = engine.command_patiently(&parent.instance, command).await {
+            tracing::debug!(parent = parent.instance, %error, "a sub-workflow's end waits for its parent");
+        }
+    });
 }
 
 impl Active {
     fn new(program: Arc<Program>, state: State) -> Active {
-        Active { program, state, in_flight: HashMap::new(), recovered: BTreeSet::new(), uncommitted: 0 }
+        Active {
+            program,
+            state,
+            in_flight: HashMap::new(),
+            recovered: BTreeSet::new(),
+            uncommitted: 0,
+            held: Vec::new(),
+        }
     }
 
     /// A request that did not leave this time may have left before the process came back.

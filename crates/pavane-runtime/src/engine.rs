@@ -168,6 +168,9 @@ const PAGE: usize = 1_000;
 /// How often a reader that waits for a journal entry looks again.
 const FOLLOW_POLL: Duration = Duration::from_millis(100);
 
+/// How long an input of the engine's own waits when too many are queued.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// A running engine; clones are handles of the same one.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -189,6 +192,7 @@ pub(crate) struct Shared {
     /// Why the engine has stopped.
     pub failure: watch::Sender<Option<String>>,
     pub stopping: watch::Sender<bool>,
+    deploying: tokio::sync::Mutex<()>,
     partitions: Vec<mpsc::Sender<Message>>,
     ends: Mutex<Vec<oneshot::Receiver<()>>>,
 }
@@ -230,6 +234,7 @@ impl Engine {
             published: Notify::new(),
             failure: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
+            deploying: tokio::sync::Mutex::default(),
             partitions,
             ends: Mutex::default(),
         });
@@ -287,6 +292,8 @@ impl Engine {
             created: true,
             diagnostics,
         };
+        // One at a time: of two contents for one version only the first is taken.
+        let _turn = self.shared.deploying.lock().await;
         match self.shared.registry.digest_of(&document.namespace, &document.name, &document.version) {
             Some(digest) if digest == deployment.digest => {
                 deployment.created = false;
@@ -354,18 +361,24 @@ impl Engine {
             .registry
             .find(&child.namespace, &child.name, Some(&child.version))
             .map_err(Error::UnknownWorkflow)?;
-        self.begin(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
+        // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
+        // alone could fill the engine and wait for ever.
+        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
     }
 
     async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {
-        if *self.shared.stopping.borrow() {
-            return Err(Error::Stopping);
-        }
         if self.shared.tally.active.load(Ordering::Relaxed) >= self.shared.options.max_active as u64 {
             return Err(Error::Busy {
                 what: format!("{} instances are active, the most that may be", self.shared.options.max_active),
                 retry_after_seconds: 1,
             });
+        }
+        self.hand_over(program, start, keyed).await
+    }
+
+    async fn hand_over(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {
+        if *self.shared.stopping.borrow() {
+            return Err(self.stopped());
         }
         let id = start.id.clone();
         let (reply, answer) = oneshot::channel();
@@ -378,12 +391,21 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn wait(&self, id: &str, timeout: Duration) -> Result<WorkflowInstance, Error> {
+        let until = tokio::time::Instant::now() + timeout;
+        let (registered, to_come) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
-        self.send(id, Message::Wait { id: id.to_owned(), reply }).await?;
-        match tokio::time::timeout(timeout, self.answer(answer)).await {
+        self.send(id, Message::Wait { id: id.to_owned(), registered, reply }).await?;
+        // It may have ended before; the store is asked after the wait stands, so that an end between the two is not missed.
+        if !to_come.await.map_err(|_| self.stopped())? {
+            let record = self.instance(id).await?;
+            if record.status.is_terminal() {
+                return Ok(record);
+            }
+        }
+        match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(record)) => Ok(*record),
-            Ok(Err(Error::Stopping)) | Err(_) => self.instance(id).await,
-            Ok(Err(error)) => Err(error),
+            Ok(Err(_)) if self.shared.failure.borrow().is_some() => Err(self.stopped()),
+            _ => self.instance(id).await,
         }
     }
 
@@ -406,6 +428,29 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Input { id: id.to_owned(), command, reply: Some(reply) }).await?;
         self.answer(answer).await
+    }
+
+    /// As [`Engine::command`], but waits its turn when too many inputs are queued.
+    pub(crate) async fn command_patiently(&self, id: &str, command: Command) -> Result<(), Error> {
+        loop {
+            match self.command(id, command.clone()).await {
+                Err(Error::Busy { .. }) if !*self.shared.stopping.borrow() => tokio::time::sleep(PATIENCE).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The store failed: nobody is told anything any more that is not durable.
+    pub(crate) fn fail(&self, failure: &Error) {
+        let first = self.shared.failure.send_if_modified(|reason| {
+            let first = reason.is_none();
+            reason.get_or_insert_with(|| failure.to_string());
+            first
+        });
+        if first {
+            tracing::error!(%failure, "the store failed; the engine stops");
+        }
+        self.shared.stopping.send_replace(true);
     }
 
     /// Publishes events from outside. They are durable when this returns.
@@ -460,8 +505,8 @@ impl Engine {
         self.blocking(move |store| {
             let mut tasks = store.tasks(&id)?;
             if let (Some(program), false) = (program, record.status.is_terminal()) {
-                let state = replay(store, &program, &id)?;
-                tasks.extend(state.open_tasks(&program));
+                // Of a damaged history there is no more to show than its rows.
+                tasks.extend(replay(store, &program, &id)?.into_iter().flat_map(|state| state.open_tasks(&program)));
             }
             tasks.sort_by_key(|task| task.id.rsplit_once(':').and_then(|(_, run)| run.parse::<u32>().ok()));
             tasks.dedup_by(|a, b| a.id == b.id);
@@ -581,17 +626,20 @@ impl Engine {
     }
 }
 
-/// Brings an instance back from its journal.
-pub(crate) fn replay(store: &dyn Store, program: &Program, id: &str) -> Result<State, pavane_store::Error> {
+/// Brings an instance back from its journal; the inner error says why this journal cannot be followed.
+pub(crate) fn replay(
+    store: &dyn Store,
+    program: &Program,
+    id: &str,
+) -> Result<Result<State, String>, pavane_store::Error> {
     let mut state = State::default();
     loop {
         let entries = store.journal(id, state.seq(), PAGE)?;
-        state.extend(program, &entries).map_err(|reason| pavane_store::Error::Failed {
-            path: "the journal".into(),
-            reason: format!("{reason}; it is damaged, or a newer program wrote it"),
-        })?;
+        if let Err(reason) = state.extend(program, &entries) {
+            return Ok(Err(format!("{reason}; its journal is damaged, or a newer program wrote it")));
+        }
         if entries.len() < PAGE {
-            return Ok(state);
+            return Ok(Ok(state));
         }
     }
 }

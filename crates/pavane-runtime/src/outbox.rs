@@ -3,10 +3,12 @@
 //! An event is handed to each subscriber and the cursor moves on when all have it durably, so a crash delivers it
 //! again; instances know an event they have seen by its source and id.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use pavane_core::engine::Command;
+use pavane_core::event::CloudEvent;
 use pavane_store::Commit;
+use tokio::task::JoinSet;
 
 use crate::{Engine, Error};
 
@@ -16,8 +18,8 @@ const READER: &str = "listen";
 /// Events delivered before the cursor is written.
 const BATCH: usize = 200;
 
-/// How long to wait after a delivery that failed.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Subscribers that are handed events at once: enough that their commits share transactions.
+const AT_ONCE: usize = 64;
 
 /// Delivers until the engine stops.
 pub(crate) async fn dispatch(engine: Engine) {
@@ -25,12 +27,9 @@ pub(crate) async fn dispatch(engine: Engine) {
     loop {
         let more = match deliver(&engine).await {
             Ok(count) => count > 0,
-            Err(Error::Stopping | Error::Store(_)) => return,
-            Err(error) => {
-                tracing::warn!(%error, "events wait to be delivered");
-                tokio::time::sleep(PAUSE).await;
-                true
-            }
+            Err(Error::Stopping) => return,
+            // Without it events would wait for ever and nobody would know.
+            Err(error) => return engine.fail(&error),
         };
         if *stopping.borrow_and_update() {
             return;
@@ -48,16 +47,39 @@ async fn deliver(engine: &Engine) -> Result<usize, Error> {
     let events = engine.blocking(|store| store.published(READER, BATCH)).await?;
     let Some((last, _)) = events.last() else { return Ok(0) };
     let (last, count) = (*last, events.len());
+    // Each subscriber gets its events in their order; subscribers do not wait for one another.
+    let mut queues: BTreeMap<String, Vec<CloudEvent>> = BTreeMap::new();
     for (_, event) in events {
         let kind = event.type_();
         for id in engine.blocking(move |store| store.subscribers(&kind)).await? {
-            match engine.command(&id, Command::Event(event.clone())).await {
-                // What has ended meanwhile, or wants it no more, needs it no more.
-                Ok(()) | Err(Error::UnknownInstance(_) | Error::Conflict(_)) => {}
-                Err(error) => return Err(error),
-            }
+            queues.entry(id).or_default().push(event.clone());
         }
+    }
+    let mut delivering = JoinSet::new();
+    for (id, events) in queues {
+        if delivering.len() >= AT_ONCE
+            && let Some(done) = delivering.join_next().await
+        {
+            done.unwrap_or(Err(Error::Stopping))?;
+        }
+        delivering.spawn(hand_over(engine.clone(), id, events));
+    }
+    while let Some(done) = delivering.join_next().await {
+        done.unwrap_or(Err(Error::Stopping))?;
     }
     engine.commit(Commit { consumed: Some((READER.to_owned(), last)), ..Commit::default() }).await?;
     Ok(count)
+}
+
+/// Hands one subscriber its events.
+async fn hand_over(engine: Engine, id: String, events: Vec<CloudEvent>) -> Result<(), Error> {
+    for event in events {
+        match engine.command_patiently(&id, Command::Event(event)).await {
+            // What has ended meanwhile, or wants it no more, needs it no more. One that cannot go on (its program is
+            // missing, its journal is damaged) does not hold up the others; the driver has logged it.
+            Ok(()) | Err(Error::UnknownInstance(_) | Error::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -113,7 +113,8 @@ impl Version {
         let (numbers, pre) = core.split_once('-').map_or((core, None), |(numbers, pre)| (numbers, Some(pre)));
         let part = |part: &str| part.parse().map_or_else(|_| Part::Text(part.to_owned()), Part::Number);
         Version {
-            numbers: numbers.split('.').map(|n| n.parse().unwrap_or_default()).collect(),
+            // A number past every other is still above them.
+            numbers: numbers.split('.').map(|n| n.parse().unwrap_or(u64::MAX)).collect(),
             pre: pre.map(|pre| pre.split('.').map(part).collect()),
             text: text.to_owned(),
         }
@@ -143,8 +144,17 @@ mod tests {
 
     #[test]
     fn versions_sort_as_semver_says() {
-        let order =
-            ["0.9.0", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0", "1.2.0", "1.10.0"];
+        let order = [
+            "0.9.0",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0",
+            "1.2.0",
+            "1.10.0",
+            "99999999999999999999.0.0",
+        ];
         let mut versions: Vec<Version> = order.iter().rev().map(|v| Version::new(v)).collect();
         versions.sort();
         assert_eq!(versions.iter().map(|v| v.text.as_str()).collect::<Vec<_>>(), order);

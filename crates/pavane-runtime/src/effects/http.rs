@@ -14,19 +14,20 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use pavane_core::definition::CallOutput;
 use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::network::{NetworkOptions, Pooled, client};
+use super::network::{NetworkOptions, Pooled, Used, client};
 use super::openapi::Documents;
 use super::secrets;
 use super::{Context, Effects, Performing};
-use crate::services::Service;
+use crate::services::{Idempotency, Service};
 
 /// Redirects followed, as browsers do.
 const MAX_REDIRECTS: usize = 10;
@@ -42,6 +43,9 @@ const PRIVATE: [&str; 4] = ["authorization", "cookie", "set-cookie", "proxy-auth
 
 /// What a query component may not hold as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What a header may not hold as it is, apart from what is not ASCII.
+const HEADER: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The network: the effects of the product.
 #[derive(Clone)]
@@ -69,6 +73,14 @@ pub(super) struct Answer {
     pub uri: String,
     /// What was sent.
     pub sent: HeaderMap,
+    /// Whether a request before a redirect has done the work, so that this answer tells nothing about it.
+    worked: bool,
+}
+
+/// Why a body could not be read.
+enum Unread {
+    Late,
+    Broken(String),
 }
 
 /// A call that got no answer.
@@ -80,6 +92,11 @@ pub(super) struct NoAnswer {
 impl NoAnswer {
     fn never_sent(problem: Problem) -> NoAnswer {
         NoAnswer { problem, certainty: Certainty::NotSent }
+    }
+
+    /// What it tells when a request before it may have done the work.
+    fn after(self, worked: bool) -> NoAnswer {
+        NoAnswer { certainty: if worked { Certainty::Indeterminate } else { self.certainty }, ..self }
     }
 }
 
@@ -148,23 +165,26 @@ impl Network {
             body = encode(value, &mut headers);
         }
         headers.extend(own);
+        let mut worked = false;
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send(&method, &uri, headers.clone(), body.clone(), service, deadline).await?;
+            let sending = self.send(&method, &uri, headers.clone(), body.clone(), service, deadline);
+            let answer = sending.await.map_err(|failure| failure.after(worked))?;
             let next = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| join(&uri, l));
             let Some(next) = next.filter(|_| request.redirect && answer.status.is_redirection()) else {
-                return Ok(answer);
+                return Ok(Answer { worked, ..answer });
             };
-            if answer.status == StatusCode::SEE_OTHER {
+            if rewritten(answer.status, &method) {
+                worked |= !method.is_safe();
                 (method, body) = (Method::GET, Bytes::new());
                 headers.remove(CONTENT_TYPE);
             }
-            if next.authority() != uri.authority() {
+            if (next.authority(), next.scheme()) != (uri.authority(), uri.scheme()) {
                 PRIVATE.iter().for_each(|name| drop(headers.remove(*name)));
             }
             uri = next;
         }
         let problem = Kind::Communication.problem(format!("{uri} redirects more than {MAX_REDIRECTS} times"));
-        Err(NoAnswer { problem, certainty: Certainty::Definite })
+        Err(NoAnswer { problem, certainty: Certainty::Definite }.after(worked))
     }
 
     async fn send(
@@ -195,44 +215,61 @@ impl Network {
             (permit, limited)
         };
         let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else { return Err(late(false)) };
-        let sent = headers.clone();
-        let mut request = http::Request::new(Full::new(body));
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers;
-        let response = match tokio::time::timeout_at(deadline, self.0.client.request(request)).await {
-            Err(_) => return Err(late(true)),
-            Ok(Err(error)) => {
-                let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
-                let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
-                return Err(NoAnswer { problem, certainty });
+        let response = loop {
+            let mut request = http::Request::new(Full::new(body.clone()));
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.clone();
+            *request.headers_mut() = headers.clone();
+            let connection = capture_connection(&mut request);
+            let answer = tokio::time::timeout_at(deadline, self.0.client.request(request)).await;
+            let used = used(&connection);
+            match answer {
+                // Without a connection nothing has left.
+                Err(_) => return Err(late(used.is_some())),
+                // It was closed while it was idle: the next attempt takes another one, in the end a fresh one.
+                Ok(Err(_)) if used.as_ref().is_some_and(Used::get) && repeatable(method, service) => {}
+                Ok(Err(error)) => {
+                    let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
+                    let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
+                    return Err(NoAnswer { problem, certainty });
+                }
+                Ok(Ok(response)) => {
+                    used.iter().for_each(Used::set);
+                    break response;
+                }
             }
-            Ok(Ok(response)) => response,
         };
         let (head, incoming) = response.into_parts();
-        let max = self.0.options.max_body;
-        let body = match tokio::time::timeout_at(deadline, Limited::new(incoming, max).collect()).await {
-            Err(_) => return Err(late(true)),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let why = format!(
-                    "{} answered with a body over {max} bytes, the most that is taken (`http.max_body`)",
-                    what()
-                );
-                return Err(NoAnswer {
-                    problem: Kind::Communication.problem(why),
-                    certainty: Certainty::Indeterminate,
-                });
+        let body = match self.body(incoming, deadline).await {
+            Ok(body) => body,
+            // The service has decided already; the body would only have told more.
+            Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
+            Err(Unread::Late) => return Err(late(true)),
+            Err(Unread::Broken(why)) => {
+                let problem = Kind::Communication.problem(format!("{} answered with {why}", what()));
+                return Err(NoAnswer { problem, certainty: Certainty::Indeterminate });
             }
-            Ok(Err(error)) => {
-                let why = format!("the answer of {} broke off: {}", what(), causes(&*error));
-                return Err(NoAnswer {
-                    problem: Kind::Communication.problem(why),
-                    certainty: Certainty::Indeterminate,
-                });
-            }
-            Ok(Ok(body)) => body.to_bytes(),
         };
-        Ok(Answer { status: head.status, headers: head.headers, body, uri: uri.to_string(), sent })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+            uri: uri.to_string(),
+            sent: headers,
+            worked: false,
+        })
+    }
+
+    async fn body(&self, incoming: hyper::body::Incoming, deadline: Instant) -> Result<Bytes, Unread> {
+        let max = self.0.options.max_body;
+        match tokio::time::timeout_at(deadline, Limited::new(incoming, max).collect()).await {
+            Err(_) => Err(Unread::Late),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(Unread::Broken(format!("a body over {max} bytes, the most that is taken (`http.max_body`)")))
+            }
+            Ok(Err(error)) => Err(Unread::Broken(format!("a body that broke off: {}", causes(&*error)))),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+        }
     }
 
     /// The places of an authority.
@@ -298,13 +335,34 @@ impl Effects for Network {
     }
 }
 
+/// Whether the connection of a request has served before; nothing when there was none.
+fn used(connection: &CaptureConnection) -> Option<Used> {
+    let metadata = connection.connection_metadata();
+    let mut extras = http::Extensions::new();
+    metadata.as_ref()?.get_extras(&mut extras);
+    extras.remove::<Used>()
+}
+
+/// Whether sending a request twice is like sending it once: by its method, or because the service says so.
+fn repeatable(method: &Method, service: Option<&Service>) -> bool {
+    method.is_idempotent() || service.is_some_and(|s| s.settings.idempotency != Idempotency::None)
+}
+
+/// Whether a redirect is followed with GET: 303 says so, and for 301 and 302 every browser does it after a POST.
+fn rewritten(status: StatusCode, method: &Method) -> bool {
+    status == StatusCode::SEE_OTHER && *method != Method::HEAD
+        || matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && *method == Method::POST
+}
+
 /// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call.
 fn own_headers(context: &Context, call: &Call) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, value: &str| {
-        // Keys and ids are ASCII; a reference may not be.
-        let value = HeaderValue::from_str(value)
-            .or_else(|_| HeaderValue::from_str(&utf8_percent_encode(value, QUERY).to_string()));
+        // Keys and ids are ASCII; a reference may not be, and other bytes in a header mean something else to everybody.
+        let value = match value.is_ascii() {
+            true => HeaderValue::from_str(value),
+            false => HeaderValue::from_str(&utf8_percent_encode(value, HEADER).to_string()),
+        };
         if let Ok(value) = value {
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -403,6 +461,7 @@ fn outcome(request: &HttpRequest, answer: Answer) -> Outcome {
     if !fine {
         let certainty = match status {
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Certainty::Indeterminate,
+            _ if answer.worked => Certainty::Indeterminate,
             _ => Certainty::Definite,
         };
         let text = String::from_utf8_lossy(&answer.body);
@@ -430,7 +489,9 @@ fn decoded(answer: &Answer) -> Outcome {
     if answer.body.is_empty() {
         return Outcome::Success(Value::NULL);
     }
-    let content_type = answer.headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or("application/json");
+    let Some(content_type) = answer.headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()) else {
+        return Outcome::Success(guessed(&answer.body));
+    };
     if is_json(content_type) {
         return match Value::parse(&answer.body) {
             Ok(value) => Outcome::Success(value),
@@ -445,6 +506,12 @@ fn decoded(answer: &Answer) -> Outcome {
         Ok(text) if is_text(content_type) => Outcome::Success(Value::text(text)),
         _ => Outcome::Success(Value::text(BASE64.encode(&answer.body))),
     }
+}
+
+/// A body whose type nobody told: JSON if it is that, else text, else base64.
+fn guessed(body: &[u8]) -> Value {
+    let text = || Value::text(std::str::from_utf8(body).map_or_else(|_| BASE64.encode(body), str::to_owned));
+    Value::parse(body).unwrap_or_else(|_| text())
 }
 
 fn response(request: &HttpRequest, answer: &Answer, content: Value) -> Value {
@@ -487,7 +554,29 @@ fn join(base: &Uri, location: &str) -> Option<Uri> {
         let directory = base.path().rsplit_once('/').map_or("", |(directory, _)| directory);
         format!("{directory}/{location}")
     };
-    format!("{scheme}://{authority}{path}").parse().ok()
+    format!("{scheme}://{authority}{}", without_dots(&path)).parse().ok()
+}
+
+/// A path without `.` and `..` (RFC 3986, 5.2.4); a query behind it stays as it is.
+pub(super) fn without_dots(path: &str) -> String {
+    let (path, query) = path.find('?').map_or((path, ""), |at| path.split_at(at));
+    let mut out: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    out.pop();
+                }
+                // A directory stays one.
+                if segments.peek().is_none() {
+                    out.push("");
+                }
+            }
+            segment => out.push(segment),
+        }
+    }
+    format!("/{}{query}", out.join("/"))
 }
 
 /// An error with what caused it.

@@ -1,4 +1,7 @@
 //! The pooled HTTP client below every effect: TLS, name resolution, and the connections it may open.
+//!
+//! Each connection remembers whether it has served: one that was idle may be closed by the service at any moment, and a
+//! request that meets this is no news about the service (see [`Used`]).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -6,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +18,7 @@ use http::Uri;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pavane_core::Value;
 use rustls::pki_types::CertificateDer;
@@ -115,11 +119,78 @@ pub(super) struct Connector {
     timeout: Duration,
 }
 
-type Connecting =
-    Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+/// A connection that remembers whether it has served.
+pub(super) struct Stream {
+    io: TokioIo<TcpStream>,
+    used: Used,
+}
+
+/// Whether a connection has brought an answer before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Used(Arc<AtomicBool>);
+
+impl Used {
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    fn new(io: TokioIo<TcpStream>) -> Stream {
+        Stream { io, used: Used::default() }
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.io.connected().extra(self.used.clone())
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Stream, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
 
 impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Stream;
     type Error = Box<dyn std::error::Error + Send + Sync>;
     type Future = Connecting;
 
@@ -136,10 +207,10 @@ impl tower_service::Service<Uri> for Connector {
             return Box::pin(async move {
                 let stream = tokio::time::timeout(timeout, TcpStream::connect(address)).await??;
                 stream.set_nodelay(true)?;
-                Ok(TokioIo::new(stream))
+                Ok(Stream::new(TokioIo::new(stream)))
             });
         }
         let connecting = tower_service::Service::call(&mut self.http, uri);
-        Box::pin(async move { connecting.await.map_err(Into::into) })
+        Box::pin(async move { connecting.await.map(Stream::new).map_err(Into::into) })
     }
 }

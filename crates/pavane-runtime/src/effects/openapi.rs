@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pavane_core::engine::{HttpRequest, OpenApiRequest};
+use pavane_core::engine::{Credentials, HttpRequest, OpenApiRequest};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 
-use super::http::Network;
+use super::http::{Network, without_dots};
 
 /// Documents kept. A definition names few; when there are more, all are fetched again.
 const MAX_DOCUMENTS: usize = 256;
@@ -24,28 +24,37 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
-/// Documents by URI.
+/// Documents by URI and the credentials they were fetched with: what one caller may read is not another's.
 #[derive(Debug, Default)]
-pub(super) struct Documents(Mutex<HashMap<String, Arc<Json>>>);
+pub(super) struct Documents(Mutex<Kept>);
+
+type Kept = HashMap<String, Vec<(Option<Credentials>, Arc<Json>)>>;
 
 impl Documents {
     /// The HTTP request of an operation.
     pub async fn request(&self, network: &Network, call: &OpenApiRequest) -> Result<HttpRequest, Problem> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&call.document).cloned();
+        let known = self.known(call);
         let document = match known {
             Some(document) => document,
             None => {
                 let fetched = network.document(&call.document, call.document_authentication.as_ref()).await?;
                 let document: Arc<Json> = Arc::new((&fetched).into());
                 let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if documents.len() >= MAX_DOCUMENTS {
+                if documents.values().map(Vec::len).sum::<usize>() >= MAX_DOCUMENTS {
                     documents.clear();
                 }
-                documents.insert(call.document.clone(), document.clone());
+                let kept = (call.document_authentication.clone(), document.clone());
+                documents.entry(call.document.clone()).or_default().push(kept);
                 document
             }
         };
         build(&document, call)
+    }
+
+    fn known(&self, call: &OpenApiRequest) -> Option<Arc<Json>> {
+        let documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_uri = documents.get(&call.document)?;
+        of_uri.iter().find(|(credentials, _)| *credentials == call.document_authentication).map(|(_, d)| d.clone())
     }
 }
 
@@ -260,8 +269,10 @@ fn server(document: &Json, item: &Json, operation: &Json, source: &str) -> Resul
     } else if url.starts_with('/') || url.is_empty() {
         format!("{own}{url}")
     } else {
-        let directory = source.rsplit_once('/').map_or(own.as_str(), |(directory, _)| directory);
-        format!("{directory}/{url}")
+        let path = rest.split(['?', '#']).next().unwrap_or_default().split_once('/').map_or("", |(_, path)| path);
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let slash = if directory.is_empty() { "" } else { "/" };
+        format!("{own}{}", without_dots(&format!("{slash}{directory}/{url}")))
     })
 }
 
