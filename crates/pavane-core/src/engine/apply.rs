@@ -68,7 +68,10 @@ impl State {
             Event::Skipped { .. } => {}
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
-                self.tokens.remove(t);
+                let stuck = self.tokens.remove(t).is_some_and(|token| token.log.iter().any(Entry::is_stuck));
+                if stuck {
+                    self.tokens.values_mut().for_each(|token| token.loser_stuck(*t));
+                }
             }
             Event::RollbackJoined { t } => self.rollback_joined(*t),
             Event::CompensationRetried { t } => self.compensation_retried(*t),
@@ -307,7 +310,9 @@ impl State {
         match winner.and_then(|index| join.arrived.remove(&index)) {
             Some(won) => {
                 token.data = won.data;
-                token.log.extend(won.log);
+                if join.arrived.values().flat_map(|dropped| &dropped.log).any(Entry::is_stuck) {
+                    token.log.push(Entry::Stuck);
+                }
                 let losers: Vec<TokenId> = (join.first..join.first + join.count)
                     .map(TokenId)
                     .filter(|id| self.tokens.contains_key(id))
@@ -317,10 +322,12 @@ impl State {
                         loser.home = Home::None;
                     }
                 }
-                if let Some(token) = self.tokens.get_mut(&t)
-                    && !losers.is_empty()
-                {
-                    token.log.push(Entry::Race(losers));
+                if let Some(token) = self.tokens.get_mut(&t) {
+                    // The winner's work and the losers' stand side by side; both come before what was before the race.
+                    if !losers.is_empty() {
+                        token.log.push(Entry::Race(losers));
+                    }
+                    token.log.extend(won.log);
                 }
             }
             None => {

@@ -234,12 +234,26 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    fn is_stuck(&self) -> bool {
+    pub fn is_stuck(&self) -> bool {
         match self {
             Entry::Stuck => true,
             Entry::Parallel(branches) => branches.iter().flatten().any(Entry::is_stuck),
             Entry::Task(_) | Entry::Race(_) => false,
         }
+    }
+
+    /// Puts a mark before the race that a loser ran in; gives its position when that is at the outermost level.
+    fn loser_stuck(entries: &mut Vec<Entry>, loser: TokenId) -> Option<usize> {
+        for entry in entries.iter_mut() {
+            if let Entry::Parallel(branches) = entry {
+                branches.iter_mut().for_each(|branch| {
+                    Entry::loser_stuck(branch, loser);
+                });
+            }
+        }
+        let position = entries.iter().position(|e| matches!(e, Entry::Race(losers) if losers.contains(&loser)))?;
+        entries.insert(position, Entry::Stuck);
+        Some(position)
     }
 
     /// The same without marks of earlier rollbacks: an operator wants it tried again.
@@ -323,9 +337,34 @@ impl Token {
         !self.rollbacks.is_empty()
     }
 
-    /// Whether something of it could not be undone. Then no `try` goes on as if it were: the error leaves them all.
+    /// Whether something that happened in the task on top could not be undone. Then no `try` goes on as if it were: the
+    /// error leaves them all.
     pub fn is_stuck(&self) -> bool {
-        self.log.iter().any(Entry::is_stuck)
+        let mark = self.top().map_or(0, |frame| frame.mark);
+        self.log.iter().skip(mark).any(Entry::is_stuck)
+    }
+
+    /// Notes that a loser of one of its races could not be undone: what came before the race is left as it is, too.
+    pub fn loser_stuck(&mut self, loser: TokenId) {
+        if let Pending::Drain(losers) = &self.pending
+            && losers.contains(&loser)
+            && let Some(rollback) = self.rollbacks.last_mut()
+        {
+            rollback.todo.push(Entry::Stuck);
+        }
+        for rollback in &mut self.rollbacks {
+            Entry::loser_stuck(&mut rollback.todo, loser);
+        }
+        if let Pending::Join(join) = &mut self.pending {
+            for arrival in join.arrived.values_mut() {
+                Entry::loser_stuck(&mut arrival.log, loser);
+            }
+        }
+        if let Some(position) = Entry::loser_stuck(&mut self.log, loser) {
+            for frame in self.frames.iter_mut().filter(|frame| frame.mark > position) {
+                frame.mark += 1;
+            }
+        }
     }
 
     /// The frames whose deadlines and attempts count: all, or those of the compensation that runs.
