@@ -12,9 +12,8 @@ use pavane_runtime::services::{ServiceSettings, Services, duration};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("routes", "the gateway's routes"),
-    ("bus", "a bus other than the embedded one"),
     ("roles", "running parts of Pavane as processes of their own"),
     ("participants", "participants"),
 ];
@@ -27,6 +26,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where to keep things.
     pub store: StoreConfig,
+    /// How events travel.
+    pub bus: BusConfig,
     /// Definitions to deploy at the start: files, or `folder/*.yaml`.
     pub workflows: Vec<String>,
     /// Services by the host name that endpoints use.
@@ -80,6 +81,19 @@ impl Default for SqliteConfig {
         SqliteConfig { path: PathBuf::from("pavane.db"), wait: None }
     }
 }
+
+/// The bus; the embedded one, which lives in the store, is what there is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusConfig {
+    /// The embedded bus.
+    pub embedded: EmbeddedBus,
+}
+
+/// The embedded bus has nothing to set.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedBus {}
 
 /// A secret: given here, or read from a file or the environment.
 #[derive(Clone, Debug, Deserialize)]
@@ -147,12 +161,20 @@ impl Config {
 
     fn parse(name: &str, text: &str) -> Result<Config, Vec<String>> {
         if let Ok(tree) = pavane_core::definition::document(text) {
-            let later = |key: &str| tree.get(key).filter(|bus| !(key == "bus" && bus.get("embedded").is_some()));
             let mut problems: Vec<String> = LATER
                 .iter()
-                .filter(|(key, _)| later(key).is_some())
-                .map(|(key, what)| format!("{name}: `{key}`: {what}: not available in this version of Pavane"))
+                .filter(|(key, _)| tree.get(key).is_some())
+                .map(|(key, what)| {
+                    format!("{name}: `{key}`: {what}: not available in this version of Pavane; leave the key out")
+                })
                 .collect();
+            for bus in ["nats", "rabbitmq", "kafka", "sqs"] {
+                if tree.get("bus").is_some_and(|b| b.get(bus).is_some()) {
+                    problems.push(format!(
+                        "{name}: `bus.{bus}`: not available in this version of Pavane; use `bus: {{ embedded: {{}} }}`"
+                    ));
+                }
+            }
             if tree.get("store").is_some_and(|s| s.get("postgres").is_some()) {
                 problems.push(format!(
                     "{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"
@@ -160,14 +182,13 @@ impl Config {
             }
             if tree.get("listen").is_some_and(|l| l.get("gateway").is_some()) {
                 problems
-                    .push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane"));
+                    .push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane; leave the key out and send requests to `listen.admin`"));
             }
             if !problems.is_empty() {
                 return Err(problems);
             }
         }
-        let text = text.lines().filter(|line| !line.trim_start().starts_with("bus:")).collect::<Vec<_>>().join("\n");
-        let text = if text.trim().is_empty() { "{}" } else { &text };
+        let text = if text.trim().is_empty() { "{}" } else { text };
         let config: Config = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map(|l| format!(":{}:{}", l.line(), l.column())).unwrap_or_default();
             vec![format!("{name}{at}: {}", helpful(&error.to_string()))]
@@ -252,14 +273,17 @@ pub(crate) fn text_or_json(text: &str) -> Value {
     Value::parse(text.as_bytes()).unwrap_or_else(|_| Value::text(text))
 }
 
-/// Turns the reader's "unknown field `x`, expected one of …" into a question.
+/// Turns the reader's "unknown field `x`, expected one of a, b" into a question.
 fn helpful(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = quoted.next().filter(|_| message.contains("unknown field")) else { return message.to_owned() };
+    let parts = message
+        .split_once("unknown field `")
+        .and_then(|(_, rest)| rest.split_once("`, expected one of "))
+        .map(|(unknown, known)| (unknown, known.lines().next().unwrap_or_default()));
+    let Some((unknown, known)) = parts else { return message.to_owned() };
     let distance = |other: &&str| strsim::damerau_levenshtein(unknown, other);
-    match quoted.min_by_key(distance).filter(|near| distance(near) <= 3) {
+    match known.split(", ").map(|name| name.trim_matches('`')).min_by_key(distance).filter(|near| distance(near) <= 3) {
         Some(near) => format!("the key `{unknown}` is not known here: did you mean `{near}`?"),
-        None => message.to_owned(),
+        None => format!("the key `{unknown}` is not known here: there are {known}"),
     }
 }
 
@@ -275,6 +299,10 @@ mod tests {
                 "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?",
             ),
             ("routes: []\n", "not available in this version"),
+            ("listen: { gateway: 127.0.0.1:1 }\n", "leave the key out"),
+            ("bus:\n  nats: { url: x }\n", "use `bus: { embedded: {} }`"),
+            ("bus:\n  embedded: {}\nstor: {}\n", "p.yaml:3:1: the key `stor`"),
+            ("bus: { embeded: {} }\n", "did you mean `embedded`?"),
             ("store: { postgres: { url: x } }\n", "not available in this version"),
             ("services: { a: { url: nonsense } }\n", "is no base URL"),
             ("services: { a: { timeout: 5 } }\n", "no duration"),
@@ -285,6 +313,7 @@ mod tests {
             assert!(problems.contains(part), "{text}: {problems}");
         }
         assert!(Config::parse("p.yaml", "").is_ok());
+        assert!(Config::parse("p.yaml", "bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
         assert!(
             Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }")
                 .is_ok()

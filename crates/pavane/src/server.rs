@@ -22,6 +22,9 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// How long a second process waits for the store before it says who holds it.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a process whose store failed goes on, for the answers that say so.
+const TELLING: Duration = Duration::from_millis(500);
+
 /// Which store a process uses.
 #[derive(Clone, Debug)]
 pub enum Storage {
@@ -139,18 +142,23 @@ impl Running {
         self.engine.shutdown(self.config.shutdown.unwrap_or(SHUTDOWN)).await;
     }
 
-    /// Serves until a signal asks to stop, or the store fails.
+    /// Serves until a signal asks to stop, or the store fails. A second signal cuts what is still in flight.
     ///
     /// # Errors
-    /// Why the engine stopped by itself.
+    /// Why the engine stopped by itself, or that it was cut.
     pub async fn until_stopped(&self) -> Result<(), String> {
         tokio::select! {
-            () = signalled() => {
-                tracing::info!("stopping: calls in flight may end");
-                self.stop().await;
-                Ok(())
+            () = signalled() => {}
+            reason = self.engine.failed() => {
+                // Callers that wait are told the same; they get a moment to hear it.
+                tokio::time::sleep(TELLING).await;
+                return Err(reason);
             }
-            reason = self.engine.failed() => Err(reason),
+        }
+        tracing::info!("stopping: calls in flight may end");
+        tokio::select! {
+            () = self.stop() => Ok(()),
+            () = signalled() => Err("stopped by a second signal: calls in flight were cut, and are made again at the next start".into()),
         }
     }
 }

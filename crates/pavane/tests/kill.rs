@@ -31,6 +31,9 @@ const SERVICES_KILLED_AFTER: [usize; 2] = [7, 15];
 const CLIENTS: usize = 16;
 /// Every so many orders one is placed without waiting: its acceptance alone must hold.
 const ASYNC_EVERY: usize = 4;
+/// Every so many orders one is given up when its connection is cut: nothing may have been done for it then unless the
+/// server knows it, and what it knows it ends.
+const GIVES_UP_EVERY: usize = 3;
 
 /// What the clients know.
 struct Load {
@@ -41,6 +44,8 @@ struct Load {
     in_flight: AtomicUsize,
     /// Instance of each accepted order, and the status its client was told if it waited.
     accepted: Mutex<BTreeMap<String, (String, Option<String>)>>,
+    /// Orders whose clients gave up.
+    given_up: Mutex<BTreeSet<String>>,
     cut: AtomicUsize,
 }
 
@@ -63,6 +68,7 @@ async fn orders_survive_kills() {
         next: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
         accepted: Mutex::default(),
+        given_up: Mutex::default(),
         cut: AtomicUsize::new(0),
     });
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(client(load.clone()))).collect();
@@ -73,6 +79,7 @@ async fn orders_survive_kills() {
         // The moment is what the test is about: from in the middle of recovery to well under way.
         tokio::time::sleep(Duration::from_millis(20 + chance.below(1_500))).await;
         while load.in_flight.load(Ordering::SeqCst) == 0 {
+            assert!(!clients.iter().any(|client| client.is_finished()), "a client failed: see above");
             tokio::task::yield_now().await;
         }
         place.send_replace(None);
@@ -96,8 +103,13 @@ async fn orders_survive_kills() {
     let cut = load.cut.load(Ordering::SeqCst);
     assert!(cut >= KILLS, "only {cut} requests were cut by {KILLS} kills");
 
-    let accepted = std::mem::take(&mut *load.accepted.lock().unwrap());
+    let mut accepted = std::mem::take(&mut *load.accepted.lock().unwrap());
     let mut problems = Vec::new();
+    let given_up = std::mem::take(&mut *load.given_up.lock().unwrap());
+    let known = all_instances(&served).await;
+    accepted.extend(given_up.iter().filter_map(|order| Some((order.clone(), (known.get(order)?.clone(), None)))));
+    let strangers = known.keys().filter(|order| !accepted.contains_key(*order));
+    problems.extend(strangers.map(|order| format!("order {order} has an instance and was never placed")));
     let fates = fates(&served, &accepted, &mut problems).await;
     let books = books(port).await;
     let audit = audit(&books, &fates);
@@ -105,8 +117,9 @@ async fn orders_survive_kills() {
     let count = |wanted: fn(&Fate) -> bool| fates.values().filter(|fate| wanted(fate)).count();
     let (completed, undone) = (count(|f| *f == Fate::Completed), count(|f| *f == Fate::Undone));
     println!(
-        "{KILLS} kills, {cut} requests cut; {} orders: {completed} completed, {undone} undone, {} unresolved; {} effects",
+        "{KILLS} kills, {cut} requests cut; {} orders, {} given up: {completed} completed, {undone} undone, {} unresolved; {} effects",
         fates.len(),
+        given_up.len(),
         fates.len() - completed - undone,
         audit.effects
     );
@@ -120,7 +133,10 @@ async fn client(load: Arc<Load>) {
         let number = load.next.fetch_add(1, Ordering::SeqCst);
         let order = format!("o-{number:06}");
         let waits = !number.is_multiple_of(ASYNC_EVERY);
-        let answer = place(&load, &order, number, waits).await;
+        let Some(answer) = place(&load, &order, number, waits).await else {
+            load.given_up.lock().unwrap().insert(order);
+            continue;
+        };
         let id = answer.body["id"].as_str().unwrap_or_else(|| panic!("order {order} has no id: {answer:?}")).to_owned();
         let status = match answer.status.as_u16() {
             202 => None,
@@ -132,7 +148,7 @@ async fn client(load: Arc<Load>) {
     }
 }
 
-async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Answer {
+async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Option<Answer> {
     let pieces = 1 + number % 3;
     let body = json!({
         "orderId": order,
@@ -151,10 +167,13 @@ async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Answer {
         let answer = server.ask(Method::POST, path, &headers, body.to_string().into()).await;
         load.in_flight.fetch_sub(1, Ordering::SeqCst);
         match answer {
-            Ok(answer) => return answer,
+            Ok(answer) => return Some(answer),
             // The server was killed: this one is marked as seen, so the wait is for the next.
             Err(_) if place.has_changed().expect("the test goes on") => {
                 load.cut.fetch_add(1, Ordering::SeqCst);
+                if number.is_multiple_of(GIVES_UP_EVERY) {
+                    return None;
+                }
             }
             Err(error) => panic!("order {order}: the server was not killed, and yet: {error}"),
         }
@@ -168,9 +187,7 @@ async fn fates(
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, Fate> {
     let mut fates = BTreeMap::new();
-    let mut ids = BTreeSet::new();
     for (order, (id, told)) in accepted {
-        ids.insert(id.clone());
         let path = format!("/api/v1/instances/{id}");
         let answer = served.ask("GET", &path, &[("prefer", "wait=60")], "").await;
         if answer.status != 200 {
@@ -195,8 +212,6 @@ async fn fates(
             other => problems.push(format!("order {order} does not end: it is {other}")),
         }
     }
-    let kept = all_instances(served).await;
-    problems.extend(kept.difference(&ids).map(|id| format!("instance {id} belongs to no order")));
     fates
 }
 
@@ -219,17 +234,20 @@ fn faulted(instance: &Value) -> Fate {
     Fate::Unresolved(named.flat_map(|task| kinds.iter().find(|(n, _)| *n == task)).map(|(_, k)| (*k).into()).collect())
 }
 
-/// The ids of all instances, page by page.
-async fn all_instances(served: &Served) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
+/// The instance of each order the server knows, page by page.
+async fn all_instances(served: &Served) -> BTreeMap<String, String> {
+    let mut known = BTreeMap::new();
     let mut path = "/api/v1/instances?limit=200".to_owned();
     loop {
         let page = served.get(&path).await;
-        let instances = page["instances"].as_array().expect("instances");
-        ids.extend(instances.iter().filter_map(|i| i["id"].as_str().map(str::to_owned)));
+        for instance in page["instances"].as_array().expect("instances") {
+            let part = |value: &Value| value.as_str().expect("a text").to_owned();
+            let twice = known.insert(part(&instance["input"]["orderId"]), part(&instance["id"]));
+            assert_eq!(twice, None, "an order has two instances: {instance}");
+        }
         match page["next"].as_str() {
             Some(next) => path = format!("/api/v1/instances?limit=200&cursor={next}"),
-            None => return ids,
+            None => return known,
         }
     }
 }

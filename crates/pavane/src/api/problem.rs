@@ -65,7 +65,8 @@ impl From<Error> for ApiError {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
                 ApiError { retry_after: Some(retry_after_seconds), ..error }
             }
-            Error::Store(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", text),
+            // Nothing was acknowledged: asking again with the same key is safe once the operator has helped.
+            Error::Store(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", text),
             Error::Stopping => {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", text);
                 ApiError { retry_after: Some(1), ..error }

@@ -1,0 +1,145 @@
+//! The command line as scripts use it: exit codes, and what `-o json` prints.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use support::{Process, Served, config, errors, pavane};
+
+const HEAD: &str = "document: { dsl: '1.0.3', namespace: t, name: work, version: '1.0.0' }\n";
+
+fn write(folder: &Path, name: &str, body: &str) -> String {
+    let file = folder.join(name);
+    std::fs::write(&file, format!("{HEAD}{body}\n")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_run_tells_its_end_by_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = write(folder.path(), "good.yaml", "do: [ { give: { set: { twice: '${ .n * 2 }' } } } ]");
+    let bad = write(
+        folder.path(),
+        "bad.yaml",
+        "do: [ { stop: { raise: { error: { type: 'https://example.com/full', status: 409, title: Full } } } } ]",
+    );
+    let wrong = write(folder.path(), "wrong.yaml", "do: [ { a: { sett: {} } } ]");
+    let long = write(folder.path(), "long.yaml", "do: [ { rest: { wait: { hours: 1 } } } ]");
+    let secret = write(
+        folder.path(),
+        "secret.yaml",
+        "use: { secrets: [ key ] }\ndo: [ { give: { set: { is: '${ $secrets.key.part }' } } } ]",
+    );
+    let event =
+        write(folder.path(), "event.yaml", "do: [ { hear: { listen: { to: { one: { with: { type: t.told } } } } } } ]");
+    let told = r#"{"specversion":"1.0","id":"1","source":"s","type":"t.told","data":{"n":7}}"#;
+    for (arguments, code, status, output) in [
+        (vec![good.as_str(), "--input", r#"{"n":21}"#], 0, "completed", json!({ "twice": 42 })),
+        (vec![&bad], 1, "faulted", json!(null)),
+        (vec![&long, "--timeout", "100ms"], 3, "waiting", json!(null)),
+        (vec![&secret, "--secret", r#"key={"part":"x"}"#], 0, "completed", json!({ "is": "x" })),
+        (vec![&event, "--event", told], 0, "completed", json!([{ "n": 7 }])),
+    ] {
+        let run = pavane(&[&["run", "-o", "json"], arguments.as_slice()].concat()).await;
+        assert_eq!(run.status.code(), Some(code), "{arguments:?}: {}", errors(&run));
+        let result = support::json(&run);
+        assert_eq!((&result["status"], &result["output"]), (&json!(status), &output), "{arguments:?}");
+        assert!(result["id"].is_string() && result["compensation"]["status"].is_string(), "{result:#}");
+        assert_eq!(result["error"].is_object(), status == "faulted", "{result:#}");
+    }
+    for arguments in
+        [vec![wrong.as_str()], vec!["absent.yaml"], vec![&good, "--input", "{"], vec![&good, "--resolve", "x"]]
+    {
+        let run = pavane(&[&["run"], arguments.as_slice()].concat()).await;
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}");
+        assert!(!errors(&run).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn every_example_of_the_standard_is_checked() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = match std::env::var_os("PAVANE_CONFORMANCE_DIR") {
+        Some(folder) => root.join(folder),
+        None => root.join("../shared/conformance"),
+    };
+    let entries = std::fs::read_dir(folder.join("examples")).expect("set PAVANE_CONFORMANCE_DIR");
+    let files: Vec<String> = entries.map(|e| e.unwrap().path().to_str().unwrap().to_owned()).collect();
+    assert!(!files.is_empty());
+    for file in files.iter().filter(|file| file.ends_with(".yaml")) {
+        let check = pavane(&["check", "-o", "json", file]).await;
+        let result = support::json(&check);
+        // Some examples use what this version names as not built yet; whatever it finds, it says where and what.
+        let clean = result["clean"].as_bool().unwrap();
+        assert_eq!(check.status.code(), Some(if clean { 0 } else { 2 }), "{file}");
+        for diagnostic in result["diagnostics"].as_array().unwrap() {
+            assert!(diagnostic["line"].as_u64().is_some_and(|line| line > 0), "{file}: {diagnostic}");
+            assert!(diagnostic["code"].as_str().is_some_and(|code| !code.is_empty()), "{file}: {diagnostic}");
+        }
+        assert_ne!(clean, result["diagnostics"].to_string().contains(r#""severity":"error""#), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn commands_operate_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(&config(folder.path(), "")).await;
+    let file = write(folder.path(), "work.yaml", "do: [ { rest: { wait: { hours: 1 } } } ]");
+    let at = ["-o", "json", "--server", &served.url];
+    let ask = async |arguments: &[&str]| pavane(&[arguments, &at].concat()).await;
+    assert_eq!(ask(&["deploy", &file]).await.status.code(), Some(0));
+    let started = support::json(&ask(&["start", "t/work"]).await);
+    let id = started["id"].as_str().unwrap();
+    assert_eq!(ask(&["start", "t/work", "--wait", "1s"]).await.status.code(), Some(3), "it waits for an hour");
+    for (arguments, code) in [
+        (vec!["start", "t/play"], 2),
+        (vec!["start", "nonsense"], 2),
+        (vec!["show", "nobody"], 1),
+        (vec!["events", "nobody", "--follow"], 1),
+        (vec!["suspend", id], 0),
+        (vec!["resume", id], 0),
+        (vec!["cancel", id], 0),
+        (vec!["cancel", id], 1),
+        (vec!["services"], 0),
+        (vec!["emit", r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#], 0),
+        (vec!["emit", "{}"], 1),
+    ] {
+        let done = ask(&arguments).await;
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", errors(&done));
+    }
+    let followed = ask(&["events", id, "--follow"]).await;
+    assert!(String::from_utf8_lossy(&followed.stdout).contains("workflow.cancelled"), "{}", errors(&followed));
+    assert_eq!(support::json(&ask(&["show", id]).await)["instance"]["status"], "cancelled");
+    let listed = support::json(&ask(&["ps", "--status", "cancelled"]).await);
+    assert_eq!(listed["instances"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    let nobody = pavane(&["ps", "--server", "http://127.0.0.1:1"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(errors(&nobody).contains("pavane serve"), "{}", errors(&nobody));
+}
+
+#[tokio::test]
+async fn dev_takes_up_changes_and_keeps_what_was_when_they_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), "");
+    write(folder.path(), "work.yaml", "do: [ { give: { set: { n: 1 } } } ]");
+    let mut served = Served::of(Process::start(&["dev", folder.path().to_str().unwrap()])).await;
+    let path = "/api/v1/workflows/t/work/instances";
+    let wait = [("prefer", "wait=20")];
+    served.process.line("deployed t/work").await;
+    assert_eq!(served.ask("POST", path, &wait, "{}").await.body["output"], json!({ "n": 1 }));
+    write(folder.path(), "work.yaml", "do: [ { give: { sett: { n: 2 } } } ]");
+    // A second definition is taken up after the broken one was looked at: its name follows in the order of the folder.
+    std::fs::write(
+        folder.path().join("zeta.yaml"),
+        "document: { dsl: '1.0.3', namespace: t, name: zeta, version: '1.0.0' }\ndo: [ { a: { set: {} } } ]\n",
+    )
+    .unwrap();
+    served.process.line("deployed t/zeta").await;
+    assert_eq!(served.ask("POST", path, &wait, "{}").await.body["output"], json!({ "n": 1 }));
+    write(folder.path(), "work.yaml", "do: [ { give: { set: { n: 3 } } } ]");
+    served.process.line("deployed t/work").await;
+    assert_eq!(served.ask("POST", path, &wait, "{}").await.body["output"], json!({ "n": 3 }));
+}
