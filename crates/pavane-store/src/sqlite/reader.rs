@@ -119,7 +119,7 @@ pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Op
 
 pub(super) fn instances(connection: &Connection, query: &Query, before: Option<i64>) -> rusqlite::Result<Page> {
     let size = batch::page_size(query);
-    let (sql, values) = listing(query, before, size);
+    let (sql, values) = listing(query, before, size, recent(connection, query)?);
     let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row<'_>| Ok((row.get::<_, i64>(16)?, read_instance(row)?));
     let mut rows: Vec<_> =
@@ -211,41 +211,95 @@ pub(super) fn published(
     connection.prepare_cached(sql)?.query_map(params![reader, rows(limit)], read)?.collect()
 }
 
-/// A listing's statement and its values: one condition for each part of the query, newest first, one row over the page.
-fn listing(query: &Query, before: Option<i64>, size: usize) -> (String, Vec<Cell>) {
-    let mut conditions: Vec<String> = Vec::new();
-    let mut values: Vec<Cell> = Vec::new();
-    let mut add = |condition: &str, new: Vec<Cell>| {
-        conditions.push(condition.to_owned());
-        values.extend(new);
-    };
+/// Rows that are sorted without anybody noticing: up to here a listing from a time on reads the index of times.
+const RECENT: i64 = 10_000;
+
+/// Whether few instances started at or after the time that is asked for. If many did, the newest are soon found in the
+/// order of the listing itself.
+fn recent(connection: &Connection, query: &Query) -> rusqlite::Result<bool> {
+    let Some(Timestamp(time)) = query.started_after else { return Ok(false) };
+    let sql = "select count(*) from (select 1 from instance_row where start_time >= ?1 limit ?2)";
+    let count: i64 = connection.prepare_cached(sql)?.query_row([time, RECENT + 1], |row| row.get(0))?;
+    Ok(count <= RECENT)
+}
+
+/// Conditions of a listing, joined by `and`, with their values.
+#[derive(Clone, Default)]
+struct Conditions {
+    texts: Vec<&'static str>,
+    values: Vec<Cell>,
+}
+
+impl Conditions {
+    fn with(&self, text: &'static str, values: impl IntoIterator<Item = Cell>) -> Conditions {
+        let mut more = self.clone();
+        more.texts.push(text);
+        more.values.extend(values);
+        more
+    }
+}
+
+/// A listing's statement and its values: newest first, one row over the page.
+///
+/// Each part of the union reads one index in the order of the listing and stops after a page, so that no listing reads
+/// the table: one part for each status asked for (all of them when only a workflow is), two for a correlation id, whose
+/// instances are few. When few have started since the time asked for (`recent`), all the others are not looked at.
+fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (String, Vec<Cell>) {
+    let text = |text: &str| Cell::from(text.to_owned());
+    let mut common = Conditions::default();
     if let Some(key) = before {
-        add("key < ?", vec![key.into()]);
+        common = common.with("key < ?", [key.into()]);
     }
     if let Some((namespace, name)) = batch::workflow(query) {
-        add("name = ?", vec![name.to_owned().into()]);
+        common = common.with("name = ?", [text(name)]);
         if let Some(namespace) = namespace {
-            add("namespace = ?", vec![namespace.to_owned().into()]);
+            // No index: names are seldom the same in two namespaces.
+            common = common.with("+namespace = ?", [text(namespace)]);
         }
     }
-    if !query.statuses.is_empty() {
-        // Each status once, so that no list of words outgrows SQLite's number of parameters.
-        let words: Vec<Cell> = Status::ALL
-            .into_iter()
-            .filter(|status| query.statuses.contains(status))
-            .map(|status| status.as_str().to_owned().into())
-            .collect();
-        add(&format!("status in ({})", vec!["?"; words.len()].join(", ")), words);
-    }
-    if let Some(id) = &query.correlation_id {
-        add("((uid = ? and correlation_id is null) or correlation_id = ?)", vec![id.clone().into(), id.clone().into()]);
-    }
     if let Some(Timestamp(time)) = query.started_after {
-        add("start_time >= ?", vec![time.into()]);
+        common = common.with(if recent { "start_time >= ?" } else { "+start_time >= ?" }, [time.into()]);
     }
-    let filter = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+    // Each status once, so that the number of parts is bounded.
+    let statuses: Vec<Cell> = Status::ALL
+        .into_iter()
+        .filter(|s| query.statuses.contains(s) || query.statuses.is_empty())
+        .map(|s| text(s.as_str()))
+        .collect();
+    let any_status = |parts: Vec<Conditions>| match query.statuses.is_empty() {
+        true => parts,
+        false => parts
+            .iter()
+            .flat_map(|part| statuses.iter().map(|status| part.with("+status = ?", [status.clone()])))
+            .collect(),
+    };
+    let mut from = "instance_row";
+    let parts = if let Some(id) = &query.correlation_id {
+        any_status(vec![
+            common.with("uid = ?", [text(id)]).with("correlation_id is null", []),
+            common.with("correlation_id = ?", [text(id)]),
+        ])
+    } else if recent {
+        from = "instance_row indexed by instance_by_start";
+        any_status(vec![common])
+    } else if query.workflow.is_some() || !query.statuses.is_empty() {
+        statuses.iter().map(|status| common.with("status = ?", [status.clone()])).collect()
+    } else {
+        vec![common]
+    };
+    let mut values = Vec::new();
+    let parts: Vec<String> = parts
+        .into_iter()
+        .map(|part| {
+            values.extend(part.values);
+            values.push(rows(size + 1).into());
+            let filter =
+                if part.texts.is_empty() { String::new() } else { format!(" where {}", part.texts.join(" and ")) };
+            format!("select key from (select key from {from}{filter} order by key desc limit ?)")
+        })
+        .collect();
     values.push(rows(size + 1).into());
-    (format!("{INSTANCE}{filter} order by key desc limit ?"), values)
+    (format!("{INSTANCE} where key in ({}) order by key desc limit ?", parts.join(" union all ")), values)
 }
 
 fn read_instance(row: &Row<'_>) -> rusqlite::Result<WorkflowInstance> {
@@ -310,4 +364,66 @@ fn saturated(position: u64) -> i64 {
 
 fn rows(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How SQLite reads a listing: one line for each table or sort.
+    fn plan(query: &Query, recent: bool) -> Vec<String> {
+        let mut connection = Connection::open_in_memory().unwrap();
+        super::super::schema::migrate(&mut connection, "t", super::super::schema::MIGRATIONS).unwrap();
+        let (sql, values) = listing(query, query.cursor.as_ref().map(|c| c.parse().unwrap()), 100, recent);
+        let mut statement = connection.prepare(&format!("explain query plan {sql}")).unwrap();
+        statement.query_map(params_from_iter(values), |row| row.get(3)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn no_listing_reads_the_table() {
+        let workflow = Some("shop/order".to_owned());
+        let statuses = vec![Status::Faulted, Status::Running];
+        let cursor = Some("7".to_owned());
+        for (query, recent, index) in [
+            (Query { statuses: statuses.clone(), ..Query::default() }, false, "instance_by_status"),
+            (
+                Query { statuses: statuses.clone(), cursor: cursor.clone(), ..Query::default() },
+                false,
+                "instance_by_status",
+            ),
+            (Query { workflow: workflow.clone(), ..Query::default() }, false, "instance_by_workflow"),
+            (Query { workflow: workflow.clone(), cursor, ..Query::default() }, false, "instance_by_workflow"),
+            (
+                Query { workflow: workflow.clone(), statuses: statuses.clone(), ..Query::default() },
+                false,
+                "instance_by_workflow",
+            ),
+            (
+                Query { correlation_id: Some("c".into()), statuses, ..Query::default() },
+                false,
+                "instance_by_correlation",
+            ),
+            (Query { started_after: Some(Timestamp(5)), ..Query::default() }, true, "instance_by_start"),
+            (Query { started_after: Some(Timestamp(5)), workflow, ..Query::default() }, true, "instance_by_start"),
+        ] {
+            let plan = plan(&query, recent);
+            assert!(plan.iter().any(|step| step.contains(index)), "{query:?}: {plan:#?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN instance_row")), "{query:?}: {plan:#?}");
+            // Parts come in the order of the listing; only what is few is sorted.
+            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
+            assert!(!sorts || recent || query.correlation_id.is_some(), "{query:?}: {plan:#?}");
+        }
+    }
+
+    #[test]
+    fn a_listing_without_conditions_ends_with_its_page() {
+        for query in [Query::default(), Query { started_after: Some(Timestamp(5)), ..Query::default() }] {
+            let plan = plan(&query, false);
+            assert!(
+                plan.iter().any(|step| step.starts_with("SCAN instance_row")),
+                "in the order of its keys: {plan:#?}"
+            );
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")), "{plan:#?}");
+        }
+    }
 }

@@ -9,7 +9,8 @@ use super::failed;
 use crate::Error;
 
 /// Every step from an empty file to the present schema; the position is the version. Only ever append.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_listings.sql")];
 
 /// Marks a file as Pavane's (the letters `PAVN`): another program's database is never migrated by accident.
 const APPLICATION: i64 = 0x5041_564e;
@@ -90,9 +91,9 @@ mod tests {
     #[test]
     fn newer_and_foreign_files_are_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
-        migrate(&mut connection, "t", &[MIGRATIONS[0], ADDED]).unwrap();
+        migrate(&mut connection, "t", &[MIGRATIONS, &[ADDED]].concat()).unwrap();
         let error = migrate(&mut connection, "t", MIGRATIONS).unwrap_err();
-        assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, Error::Newer { found: 3, known: 2, .. }), "{error}");
 
         let mut foreign = Connection::open_in_memory().unwrap();
         foreign.execute_batch("create table customer (id integer)").unwrap();

@@ -246,7 +246,18 @@ fn a_file_of_a_newer_program_is_refused() {
     drop(open(&path));
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, Error::Newer { found: 7, known: 1, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 7, known: 2, .. }), "{error}");
+}
+
+/// A commit is acknowledged when it is on the disk, not when the operating system has it.
+#[test]
+fn the_writer_waits_for_the_disk() {
+    let (_directory, path) = place();
+    let connection = Connection::open(&path).unwrap();
+    prepare(&connection, &Settings { wait: Duration::ZERO, max_pages: None }).unwrap();
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!((journal.as_str(), synchronous), ("wal", 2), "2 is FULL");
 }
 
 #[test]

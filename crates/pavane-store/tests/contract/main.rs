@@ -290,6 +290,20 @@ fn instances_are_listed_newest_first_in_pages() {
             (Query { correlation_id: Some("i2".into()), ..all() }, vec!["i5", "i3", "i2"]),
             (Query { correlation_id: Some("i3".into()), ..all() }, vec![]),
             (Query { started_after: Some(Timestamp(5)), ..all() }, vec!["i6", "i5"]),
+            (
+                Query { workflow: Some("order".into()), statuses: vec![Status::Running], ..all() },
+                vec!["i4", "i2", "i0"],
+            ),
+            (
+                Query {
+                    workflow: Some("order".into()),
+                    statuses: vec![Status::Running, Status::Completed],
+                    started_after: Some(Timestamp(2)),
+                    ..all()
+                },
+                vec!["i4", "i3", "i2"],
+            ),
+            (Query { correlation_id: Some("i2".into()), statuses: vec![Status::Completed], ..all() }, vec!["i5", "i3"]),
             (Query { limit: 0, ..all() }, vec!["i6"]),
         ] {
             assert_eq!(ids(query.clone()), expected, "{query:?}");
