@@ -242,50 +242,56 @@ impl Conditions {
 /// A listing's statement and its values: newest first, one row over the page.
 ///
 /// Each part of the union reads one index in the order of the listing and stops after a page, so that no listing reads
-/// the table: one part for each status asked for (all of them when only a workflow is), two for a correlation id, whose
-/// instances are few. When few have started since the time asked for (`recent`), all the others are not looked at.
+/// the table: one part for each status asked for, two for a correlation id, whose instances are few. When few have started since the time asked for (`recent`), all the others are not looked at.
 fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (String, Vec<Cell>) {
     let text = |text: &str| Cell::from(text.to_owned());
     let mut common = Conditions::default();
     if let Some(key) = before {
         common = common.with("key < ?", [key.into()]);
     }
-    if let Some((namespace, name)) = batch::workflow(query) {
-        common = common.with("name = ?", [text(name)]);
-        if let Some(namespace) = namespace {
-            // No index: names are seldom the same in two namespaces.
-            common = common.with("+namespace = ?", [text(namespace)]);
-        }
+    let workflow = batch::workflow(query);
+    if let Some((Some(namespace), _)) = workflow {
+        // No index: names are seldom the same in two namespaces.
+        common = common.with("+namespace = ?", [text(namespace)]);
     }
+    // By its index, or merely looked at.
+    let name = |part: Conditions, condition: &'static str| match workflow {
+        Some((_, name)) => part.with(condition, [text(name)]),
+        None => part,
+    };
     if let Some(Timestamp(time)) = query.started_after {
         common = common.with(if recent { "start_time >= ?" } else { "+start_time >= ?" }, [time.into()]);
     }
     // Each status once, so that the number of parts is bounded.
-    let statuses: Vec<Cell> = Status::ALL
-        .into_iter()
-        .filter(|s| query.statuses.contains(s) || query.statuses.is_empty())
-        .map(|s| text(s.as_str()))
-        .collect();
+    let statuses = || Status::ALL.into_iter().filter(|status| query.statuses.contains(status));
     let any_status = |parts: Vec<Conditions>| match query.statuses.is_empty() {
         true => parts,
         false => parts
             .iter()
-            .flat_map(|part| statuses.iter().map(|status| part.with("+status = ?", [status.clone()])))
+            .flat_map(|part| statuses().map(|status| part.with("+status = ?", [text(status.as_str())])))
             .collect(),
     };
     let mut from = "instance_row";
     let parts = if let Some(id) = &query.correlation_id {
+        let common = name(common, "+name = ?");
         any_status(vec![
             common.with("uid = ?", [text(id)]).with("correlation_id is null", []),
             common.with("correlation_id = ?", [text(id)]),
         ])
     } else if recent {
         from = "instance_row indexed by instance_by_start";
-        any_status(vec![common])
-    } else if query.workflow.is_some() || !query.statuses.is_empty() {
-        statuses.iter().map(|status| common.with("status = ?", [status.clone()])).collect()
+        any_status(vec![name(common, "+name = ?")])
+    } else if query.statuses.is_empty() {
+        vec![name(common, "name = ?")]
     } else {
-        vec![common]
+        // Most of a workflow's instances are completed, so that those are found soon by its name; others are few.
+        let part = |status: Status| match status {
+            Status::Completed if workflow.is_some() => {
+                name(common.clone(), "name = ?").with("+status = ?", [text(status.as_str())])
+            }
+            _ => name(common.with("status = ?", [text(status.as_str())]), "+name = ?"),
+        };
+        statuses().map(part).collect()
     };
     let mut values = Vec::new();
     let parts: Vec<String> = parts
@@ -395,6 +401,11 @@ mod tests {
             (Query { workflow: workflow.clone(), cursor, ..Query::default() }, false, "instance_by_workflow"),
             (
                 Query { workflow: workflow.clone(), statuses: statuses.clone(), ..Query::default() },
+                false,
+                "instance_by_status",
+            ),
+            (
+                Query { workflow: workflow.clone(), statuses: vec![Status::Completed], ..Query::default() },
                 false,
                 "instance_by_workflow",
             ),
