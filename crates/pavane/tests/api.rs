@@ -27,7 +27,7 @@ async fn the_contract_names_every_route() {
     assert_eq!(routes, named);
     for (path, methods) in paths {
         for method in ["get", "post", "put", "delete"] {
-            let at = path.replace('{', "").replace('}', "");
+            let at = path.replace(['{', '}'], "");
             let answer = served.ask(&method.to_uppercase(), &at, &[], "").await;
             let taken = answer.body["code"] != "method_not_allowed";
             assert_eq!(taken, methods[method].is_object(), "{method} {path}: {answer:?}");

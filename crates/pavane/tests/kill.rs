@@ -132,7 +132,7 @@ async fn client(load: Arc<Load>) {
     while !load.stop.load(Ordering::SeqCst) {
         let number = load.next.fetch_add(1, Ordering::SeqCst);
         let order = format!("o-{number:06}");
-        let waits = number % ASYNC_EVERY != 0;
+        let waits = !number.is_multiple_of(ASYNC_EVERY);
         let Some(answer) = place(&load, &order, number, waits).await else {
             load.given_up.lock().unwrap().insert(order);
             continue;
