@@ -239,7 +239,11 @@ impl Follow {
             if self.ended {
                 return None;
             }
-            let entries = self.engine.journal(&self.record.id, self.after, STREAM_WAIT).await.ok()?;
+            // Asked before the journal is read: what an ended instance has is all there, and nobody need wait for more.
+            let over = self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal());
+            let wait = if over { Duration::ZERO } else { STREAM_WAIT };
+            let entries = self.engine.journal(&self.record.id, self.after, wait).await.ok()?;
+            self.ended = over && entries.is_empty();
             for entry in &entries {
                 self.after = entry.seq;
                 let events = lifecycle_of(entry, &self.record);
@@ -250,16 +254,6 @@ impl Follow {
                 }));
             }
             self.ready.reverse();
-            if entries.is_empty() {
-                // The stream ends with the instance, once everything of it was sent.
-                self.ended = self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal());
-                if !self.ended {
-                    continue;
-                }
-            } else if self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal()) {
-                self.ended =
-                    self.engine.journal(&self.record.id, self.after, Duration::ZERO).await.is_ok_and(|e| e.is_empty());
-            }
         }
     }
 }
