@@ -61,7 +61,16 @@ impl Generator<'_> {
         let name = format!("t{}", self.next);
         self.next += 1;
         let mut task = match self.chance.below(if depth >= MAX_DEPTH { 60 } else { 100 }) {
-            0..40 => self.call(&name),
+            0..36 => self.call(&name),
+            36..38 => {
+                let kind = if self.chance.percent(50) { "sim.ping" } else { "sim.pong" };
+                json!({ "listen": { "to": { "one": { "with": { "type": kind } } } } })
+            }
+            38..40 => {
+                let child =
+                    json!({ "namespace": "sim", "name": "child", "version": "1.0.0", "input": { "task": name } });
+                json!({ "run": { "workflow": child, "await": self.chance.percent(70) } })
+            }
             40..45 => json!({ "set": "${ . }" }),
             45..50 => json!({ "wait": { "seconds": self.chance.below(20) } }),
             50..53 => {

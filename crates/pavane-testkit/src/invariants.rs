@@ -15,6 +15,8 @@ use crate::services::Services;
 /// The invariant that is broken.
 pub fn at_end(program: &Program, state: &State, journal: &[JournalEntry], services: &Services) -> Result<(), String> {
     one_end(journal)?;
+    one_outcome(journal)?;
+    events_once(journal)?;
     let compensation = state.compensation(program);
     let unresolved: BTreeSet<&str> = compensation.unresolved.iter().map(|u| u.key.as_str()).collect();
     for key in &services.order {
@@ -46,10 +48,48 @@ fn one_end(journal: &[JournalEntry]) -> Result<(), String> {
     if ends == 1 { Ok(()) } else { Err(format!("the instance ended {ends} times")) }
 }
 
+/// A run of a task ends once: completed, faulted or given up.
+fn one_outcome(journal: &[JournalEntry]) -> Result<(), String> {
+    let mut ended = BTreeSet::new();
+    for event in events(journal) {
+        let (task, run) = match event {
+            Event::Completed { task, run, .. }
+            | Event::Faulted { task, run, .. }
+            | Event::Cancelled { task, run, .. } => (task, run),
+            _ => continue,
+        };
+        if !ended.insert(run) {
+            return Err(format!("run {run} of {task} has two outcomes"));
+        }
+    }
+    Ok(())
+}
+
+/// An event is taken in once, and what is published has an id of its own.
+///
+/// # Errors
+/// The event that came twice.
+pub fn events_once(journal: &[JournalEntry]) -> Result<(), String> {
+    let (mut received, mut emitted) = (BTreeSet::new(), BTreeSet::new());
+    for event in events(journal) {
+        match event {
+            Event::Received { event, .. } if !received.insert((event.source(), event.id())) => {
+                return Err(format!("the event {} was taken in twice", event.id()));
+            }
+            Event::Emitted { event, .. } if !emitted.insert(event.id()) => {
+                return Err(format!("two events were published with the id {}", event.id()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A compensation never comes before the effect it undoes: a late effect would stay.
 fn undone_after_done(services: &Services) -> Result<(), String> {
     for (position, key) in services.order.iter().enumerate() {
-        let Some(forward) = &services.answers[key].undoes else { continue };
+        let answer = &services.answers[key];
+        let Some(forward) = answer.undoes.as_ref().filter(|_| answer.effect) else { continue };
         if let Some(done) = services.order.iter().position(|k| k == forward)
             && done > position
         {

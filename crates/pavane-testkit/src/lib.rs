@@ -15,6 +15,7 @@ pub mod shrink;
 use chance::Chance;
 use pavane_core::definition;
 use pavane_core::program::{Program, Resources};
+use schedule::Breakage;
 
 /// What [`explore`] ran.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +55,14 @@ impl std::fmt::Display for Failure {
 /// # Errors
 /// The first run that broke an invariant, shrunk.
 pub fn explore(seed: u64, schedules: u64) -> Result<Explored, Box<Failure>> {
+    explore_broken(seed, schedules, None)
+}
+
+/// As [`explore`], with something broken; the failure is not shrunk then, because it is wanted.
+///
+/// # Errors
+/// The first run that broke an invariant.
+pub fn explore_broken(seed: u64, schedules: u64, breakage: Option<Breakage>) -> Result<Explored, Box<Failure>> {
     const SCHEDULES_PER_DOCUMENT: u64 = 50;
     let mut explored = Explored::default();
     let mut chance = Chance::new(seed);
@@ -65,11 +74,14 @@ pub fn explore(seed: u64, schedules: u64) -> Result<Explored, Box<Failure>> {
         explored.documents += 1;
         for _ in 0..SCHEDULES_PER_DOCUMENT {
             let seed = chance.next();
-            match schedule::run(&program, seed) {
+            match schedule::run_broken(&program, seed, breakage) {
                 Ok(run) => {
                     explored.schedules += 1;
                     explored.steps += run.steps;
                     explored.crashes += run.crashes;
+                }
+                Err((broken, trace)) if breakage.is_some() => {
+                    return Err(Box::new(Failure { seed, document: generate::text(&document), broken, trace }));
                 }
                 Err(_) => return Err(Box::new(shrink::shrink(document, seed))),
             }

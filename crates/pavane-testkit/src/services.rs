@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pavane_core::engine::{Call, Certainty, Outcome, Request};
+use pavane_core::engine::{Call, Certainty, Child, Outcome, Request};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 
@@ -20,6 +20,10 @@ pub struct Services {
     /// Keys in the order of their first execution.
     pub order: Vec<String>,
     calls: BTreeMap<String, u64>,
+    /// Inputs of sub-workflows by their ids.
+    children: BTreeMap<String, String>,
+    /// Keys whose work was done more than once.
+    doubled: u64,
 }
 
 /// What a service did for a key.
@@ -48,7 +52,7 @@ impl Services {
     ///
     /// # Errors
     /// The invariant that the call breaks.
-    pub fn execute(&mut self, call: &Call, undoable: bool) -> Result<Outcome, String> {
+    pub fn execute(&mut self, call: &Call, undoable: bool, false_undo: bool) -> Result<Outcome, String> {
         let Request::Http(http) = &*call.request else { return Err("only HTTP is generated".into()) };
         let body = http.body.as_ref().map(Value::to_canonical_json).unwrap_or_default();
         let request = format!("{} {} {body}", http.method, http.uri);
@@ -68,7 +72,7 @@ impl Services {
             Some(_) => self.undo_outcome(&http.uri, nth),
             None => outcome(chance::of(self.seed, &format!("{}#{nth}", http.uri))),
         };
-        let effect = matches!(outcome, Outcome::Success(_));
+        let effect = matches!(outcome, Outcome::Success(_)) && !(false_undo && call.compensates.is_some());
         if let (Some(forward), true) = (&call.compensates, effect) {
             self.undo(forward, &call.key)?;
         }
@@ -78,6 +82,34 @@ impl Services {
         let answer = Answer { reference, request, undoes, effect, undoable, outcome: outcome.clone() };
         self.answers.insert(call.key.clone(), answer);
         Ok(outcome)
+    }
+
+    /// Starts a sub-workflow, or finds it; gives how it ends. A repeat must be the same.
+    ///
+    /// # Errors
+    /// The invariant that the start breaks.
+    pub fn child(&mut self, child: &Child) -> Result<Result<Value, Problem>, String> {
+        let input = child.input.to_canonical_json();
+        let known = self.children.entry(child.id.clone()).or_insert_with(|| input.clone());
+        if *known != input {
+            return Err(format!("sub-workflow {} was started again with another input:\n{known}\n{input}", child.id));
+        }
+        let chance = chance::of(self.seed, &child.id) % 100;
+        Ok(match (child.wait, chance) {
+            (false, _) => Ok(Value::NULL),
+            (true, 0..15) => Err(Problem { status: 422, ..Kind::Runtime.problem("the sub-workflow failed") }),
+            _ => Ok(Value::object([("child", Value::integer(chance as i64))])),
+        })
+    }
+
+    /// Forgets what it answered to a key, as a service must not: what it did stays.
+    pub fn forget(&mut self, key: &str) {
+        if let Some(answer) = self.answers.remove(key) {
+            self.doubled += 1;
+            let name = format!("{key}/{}", self.doubled);
+            self.order.iter_mut().filter(|k| *k == key).for_each(|k| k.clone_from(&name));
+            self.answers.insert(name, answer);
+        }
     }
 
     fn undo(&self, forward: &str, key: &str) -> Result<(), String> {
