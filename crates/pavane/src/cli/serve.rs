@@ -41,7 +41,11 @@ impl Serve {
         let running =
             Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
         let address = running.serve().await.map_err(Failure::failed)?;
-        println!("pavane serves at http://{address} ({} workflows deployed)", running.engine.definitions().len());
+        let deployed = match running.engine.definitions().len() {
+            1 => "1 workflow".to_owned(),
+            many => format!("{many} workflows"),
+        };
+        println!("pavane serves at http://{address} ({deployed} deployed)");
         running.until_stopped().await.map_err(Failure::failed)?;
         Ok(OK)
     }
