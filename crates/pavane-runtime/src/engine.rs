@@ -570,6 +570,11 @@ impl Engine {
         }
     }
 
+    /// Whether it takes starts: not when it is going down, nor after its store failed.
+    pub fn takes_starts(&self) -> bool {
+        !*self.shared.stopping.borrow()
+    }
+
     /// Resolves when the engine has stopped because its store failed, with the reason.
     pub async fn failed(&self) -> String {
         let mut failure = self.shared.failure.subscribe();
