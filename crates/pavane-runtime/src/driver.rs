@@ -275,7 +275,11 @@ impl Driver {
                 }
             }
             Message::Input { id, command, reply } => {
-                if self.active.contains_key(&id) {
+                if let Some(active) = self.active.get_mut(&id) {
+                    // A sub-workflow that has ended is not to be cancelled when nobody waits for it any more.
+                    if let Command::Child { call, .. } = &command {
+                        active.in_flight.remove(call);
+                    }
                     self.step(&id, command, reply.map(Answer::Done));
                 } else {
                     self.load(id.clone(), Message::Input { id, command, reply });
