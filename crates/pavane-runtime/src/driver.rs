@@ -682,8 +682,6 @@ impl Driver {
             engine.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
         }
         tokio::spawn(async move {
-            // The semaphore is never closed; calls wait for it in order.
-            let _permit = engine.shared.calls.acquire().await;
             let call_id = call.id;
             let outcome = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
             let _ = back.send(Back::Outcome { id, call: call_id, outcome });
