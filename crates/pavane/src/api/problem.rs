@@ -60,12 +60,12 @@ impl From<Error> for ApiError {
             Error::UnknownWorkflow(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_workflow", text),
             Error::UnknownInstance(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_instance", text),
             Error::InvalidInput(problem) => ApiError::workflow(&problem, "invalid_input", &[]),
-            Error::Store(pavane_store::Error::Cursor { .. }) => ApiError::bad_request("invalid_query", text),
             Error::Conflict(_) => ApiError::new(StatusCode::CONFLICT, "conflict", text),
             Error::Busy { retry_after_seconds, .. } => {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
                 ApiError { retry_after: Some(retry_after_seconds), ..error }
             }
+            Error::Store(pavane_store::Error::Cursor { .. }) => ApiError::bad_request("invalid_query", text),
             Error::Store(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", text),
             Error::Stopping => {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", text);
