@@ -1,7 +1,5 @@
 //! Parameters that are wrong are answered as problems like everything else, never as plain text or as a failed store.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
