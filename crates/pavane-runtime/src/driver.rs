@@ -275,7 +275,11 @@ impl Driver {
                 }
             }
             Message::Input { id, command, reply } => {
-                if self.active.contains_key(&id) {
+                if let Some(active) = self.active.get_mut(&id) {
+                    // A sub-workflow that has ended is not to be cancelled when nobody waits for it any more.
+                    if let Command::Child { call, .. } = &command {
+                        active.in_flight.remove(call);
+                    }
                     self.step(&id, command, reply.map(Answer::Done));
                 } else {
                     self.load(id.clone(), Message::Input { id, command, reply });
@@ -678,8 +682,6 @@ impl Driver {
             engine.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
         }
         tokio::spawn(async move {
-            // The semaphore is never closed; calls wait for it in order.
-            let _permit = engine.shared.calls.acquire().await;
             let call_id = call.id;
             let outcome = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
             let _ = back.send(Back::Outcome { id, call: call_id, outcome });

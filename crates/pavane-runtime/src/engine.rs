@@ -13,7 +13,7 @@ use pavane_core::program::{Program, Resources};
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use pavane_core::{Problem, Value, id};
 use pavane_store::{Commit, Deployed, Page, Query, Store};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::driver::{Driver, Message};
 use crate::effects::Effects;
@@ -29,15 +29,13 @@ pub struct Options {
     pub max_active: usize,
     /// Inputs queued for the driver; more are answered `Busy`.
     pub max_queued: usize,
-    /// Calls in flight over all services; further ones wait their turn in order.
-    pub max_calls: usize,
     /// Partitions of instances, each with one driver.
     pub partitions: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { host: Host::default(), max_active: 200_000, max_queued: 100_000, max_calls: 1_024, partitions: 1 }
+        Options { host: Host::default(), max_active: 200_000, max_queued: 100_000, partitions: 1 }
     }
 }
 
@@ -185,8 +183,6 @@ pub(crate) struct Shared {
     pub effects: Arc<dyn Effects>,
     pub registry: Registry,
     pub tally: Tally,
-    /// Calls that may be in flight.
-    pub calls: Semaphore,
     /// Something was published.
     pub published: Notify,
     /// Why the engine has stopped.
@@ -225,7 +221,6 @@ impl Engine {
             inboxes.push(receiver);
         }
         let shared = Arc::new(Shared {
-            calls: Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS)),
             options,
             store,
             effects,
@@ -568,6 +563,11 @@ impl Engine {
         for ended in ends {
             let _ = ended.await;
         }
+    }
+
+    /// Whether it takes starts: not when it is going down, nor after its store failed.
+    pub fn takes_starts(&self) -> bool {
+        !*self.shared.stopping.borrow()
     }
 
     /// Resolves when the engine has stopped because its store failed, with the reason.

@@ -107,13 +107,11 @@ pub(crate) fn page_size(query: &Query) -> usize {
 /// Reads a cursor: the creation number of the last instance of the page before.
 ///
 /// # Errors
-/// [`Error::Failed`] for a text that no listing gave out.
-pub(crate) fn cursor(path: &str, query: &Query) -> Result<Option<i64>, Error> {
+/// [`Error::Cursor`] for a text that no listing gave out.
+pub(crate) fn cursor(query: &Query) -> Result<Option<i64>, Error> {
     match query.cursor.as_deref() {
         None => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            wrong(path, format!("`{text}` is no cursor of a listing: leave it out to start from the newest instance"))
-        }),
+        Some(text) => text.parse().map(Some).map_err(|_| Error::Cursor { text: text.to_owned() }),
     }
 }
 

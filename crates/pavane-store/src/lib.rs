@@ -121,6 +121,12 @@ pub enum Error {
         /// What happened and what to do.
         reason: String,
     },
+    /// The caller of a listing gave a cursor that no listing gave out. Only that listing fails.
+    #[error("`{text}` is no cursor of a listing: leave it out to start from the newest instance")]
+    Cursor {
+        /// What was given.
+        text: String,
+    },
     /// The store was written by a newer version of Pavane.
     #[error(
         "{path} has schema version {found}, this program knows up to {known}: start the newer program, or name another store"

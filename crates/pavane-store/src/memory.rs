@@ -98,7 +98,7 @@ impl Store for Memory {
     }
 
     fn instances(&self, query: &Query) -> Result<Page, Error> {
-        let before = batch::cursor(PATH, query)?;
+        let before = batch::cursor(query)?;
         let state = self.state();
         let older = |number: &usize| before.is_none_or(|before| i64::try_from(*number).is_ok_and(|n| n < before));
         let numbered = state.instances.iter().enumerate().map(|(index, kept)| (index + 1, kept)).rev();

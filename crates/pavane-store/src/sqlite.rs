@@ -47,7 +47,6 @@ const WRITER_BUSY: Duration = Duration::from_secs(30);
 /// the disk by then, and writing on would leave a hole in the history.
 #[derive(Debug)]
 pub struct Sqlite {
-    path: String,
     readers: reader::Pool,
     writer: writer::Writer,
 }
@@ -99,8 +98,8 @@ impl Sqlite {
         prepare(&connection, settings).map_err(|e| failed(&path, &e))?;
         schema::migrate(&mut connection, &path, schema::MIGRATIONS)?;
         let readers = reader::Pool::new(file, path.clone());
-        let writer = writer::Writer::start(connection, lock, path.clone())?;
-        Ok(Sqlite { path, readers, writer })
+        let writer = writer::Writer::start(connection, lock, path)?;
+        Ok(Sqlite { readers, writer })
     }
 }
 
@@ -122,7 +121,7 @@ impl Store for Sqlite {
     }
 
     fn instances(&self, query: &Query) -> Result<Page, Error> {
-        let before = crate::batch::cursor(&self.path, query)?;
+        let before = crate::batch::cursor(query)?;
         self.readers.read(|c| reader::instances(c, query, before))
     }
 

@@ -71,6 +71,7 @@ impl Running {
             connect_timeout: http.connect_timeout.unwrap_or(defaults.connect_timeout),
             call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
             max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
+            max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
         })
         .map_err(|e| vec![e])?;
         let (store, sqlite): (Arc<dyn Store>, _) = match storage {
@@ -89,7 +90,6 @@ impl Running {
             host: Host { secrets, runtime: runtime() },
             max_active: config.limits.active_instances.unwrap_or(limits.max_active),
             max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
-            max_calls: config.limits.calls_in_flight.unwrap_or(limits.max_calls),
             partitions: limits.partitions,
         };
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;

@@ -208,7 +208,10 @@ async fn fates(
         }
         match status {
             "completed" => drop(fates.insert(order.clone(), Fate::Completed)),
-            "faulted" => drop(fates.insert(order.clone(), faulted(&answer.body))),
+            "faulted" => {
+                let fate = Fate::of_failed(&answer.body["compensation"]).expect("a compensation");
+                fates.insert(order.clone(), fate);
+            }
             other => problems.push(format!("order {order} does not end: it is {other}")),
         }
     }
@@ -222,16 +225,6 @@ fn ends(events: &Value) -> Vec<&str> {
         .filter_map(|name| name.strip_prefix("io.serverlessworkflow.workflow.")?.strip_suffix(".v1"))
         .filter(|name| ["completed", "faulted", "cancelled"].contains(name))
         .collect()
-}
-
-fn faulted(instance: &Value) -> Fate {
-    let unresolved = instance["compensation"]["unresolved"].as_array().cloned().unwrap_or_default();
-    if unresolved.is_empty() {
-        return Fate::Undone;
-    }
-    let kinds = [("reserve", "reservation"), ("charge", "charge"), ("ship", "shipment")];
-    let named = unresolved.iter().filter_map(|u| u["reference"].as_str()?.rsplit('/').next());
-    Fate::Unresolved(named.flat_map(|task| kinds.iter().find(|(n, _)| *n == task)).map(|(_, k)| (*k).into()).collect())
 }
 
 /// The instance of each order the server knows, page by page.

@@ -56,6 +56,8 @@ struct Inner {
     client: Pooled,
     documents: Documents,
     authorities: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Places for calls, whoever they go to.
+    places: Semaphore,
 }
 
 impl std::fmt::Debug for Network {
@@ -107,7 +109,9 @@ impl Network {
     /// A CA file that cannot be read.
     pub fn new(options: NetworkOptions) -> Result<Network, String> {
         let client = client(&options)?;
-        Ok(Network(Arc::new(Inner { options, client, documents: Documents::default(), authorities: Mutex::default() })))
+        let places = Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS));
+        let (documents, authorities) = (Documents::default(), Mutex::default());
+        Ok(Network(Arc::new(Inner { options, client, documents, authorities, places })))
     }
 
     /// What it was set up with.
@@ -206,13 +210,15 @@ impl Network {
         };
         let turn = async {
             let authority = self.authority(uri);
-            // Neither semaphore is ever closed.
+            // None of the semaphores is ever closed. The common one comes last: calls that wait for a slow service must
+            // not hold the places of the others.
             let permit = authority.acquire_owned().await.ok();
             let limited = match service.and_then(|s| s.in_flight.as_ref()) {
                 Some(limit) => limit.acquire().await.ok(),
                 None => None,
             };
-            (permit, limited)
+            let place = self.0.places.acquire().await.ok();
+            (permit, limited, place)
         };
         let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else { return Err(late(false)) };
         let response = loop {

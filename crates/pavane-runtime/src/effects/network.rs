@@ -45,6 +45,8 @@ pub struct NetworkOptions {
     pub call_timeout: Duration,
     /// Calls in flight to one authority. More connections than this make both sides slower.
     pub max_per_authority: usize,
+    /// Calls in flight over all authorities: each holds a socket. Further ones wait their turn in order.
+    pub max_calls: usize,
 }
 
 impl Default for NetworkOptions {
@@ -58,6 +60,7 @@ impl Default for NetworkOptions {
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
             max_per_authority: 64,
+            max_calls: 1_024,
         }
     }
 }

@@ -25,6 +25,11 @@ async fn a_parent_gets_its_childs_output() {
         let ended = engine.wait(&id, PATIENCE).await.unwrap();
         assert_eq!(ended.output.unwrap().to_json(), r#"{"done":7}"#);
         let child = child_of(&store, &id).unwrap();
+        // Another family behind it: what the first led to has happened by then.
+        let next = start(&engine, "parent").await;
+        assert_eq!(end(&engine, &next).await, "completed");
+        quiet(&engine).await;
+        assert!(!store.replayed.lock().unwrap().contains(&child.id), "who has ended is not fetched to be cancelled");
         assert_eq!((child.parent_id.as_deref(), child.parent_task.as_deref()), (Some(id.as_str()), Some("/do/0/c")));
     })
     .await;

@@ -36,6 +36,8 @@ pub struct Gate {
     pub bare: AtomicBool,
     /// The journal of this instance is damaged.
     pub damaged: Mutex<String>,
+    /// Instances whose journal was read: those that came back into memory.
+    pub replayed: Mutex<Vec<String>>,
 }
 
 struct State {
@@ -56,7 +58,13 @@ fn broken() -> Error {
 impl Gate {
     pub fn new(inner: Arc<dyn Store>) -> Arc<Gate> {
         let state = Mutex::new(State { fate: Fate::Written, held: VecDeque::new() });
-        Arc::new(Gate { inner, state, bare: AtomicBool::new(false), damaged: Mutex::default() })
+        Arc::new(Gate {
+            inner,
+            state,
+            bare: AtomicBool::new(false),
+            damaged: Mutex::default(),
+            replayed: Mutex::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,6 +119,7 @@ impl Store for Gate {
         self.inner.tasks(instance)
     }
     fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error> {
+        self.replayed.lock().unwrap().push(instance.to_owned());
         let mut entries = self.inner.journal(instance, after, limit)?;
         if *self.damaged.lock().unwrap() == instance {
             entries.iter_mut().for_each(|entry| entry.payload.truncate(entry.payload.len() / 2));
@@ -191,6 +200,10 @@ pub async fn open_with(options: Options, store: &Arc<Gate>, effects: Arc<Script>
 /// The engine dies: what it does from here on reaches no store. What it was about to write is lost.
 pub fn crash(store: &Arc<Gate>) -> Arc<Gate> {
     store.set(Fate::Lost);
+    // What the store had already is written before anybody reads: a dead process has no writer beside the next one's.
+    let (written, is_written) = std::sync::mpsc::channel();
+    store.inner.commit(Vec::new(), Box::new(move |_| written.send(()).unwrap()));
+    is_written.recv_timeout(PATIENCE).unwrap();
     Gate::new(store.inner.clone())
 }
 

@@ -217,6 +217,27 @@ async fn a_service_gets_no_more_calls_at_once_than_it_allows() {
 }
 
 #[tokio::test]
+async fn calls_that_wait_for_a_slow_service_hold_up_no_other() {
+    let slow = Server::start(|_| Reply::Gated(answer("200 OK", &[], "1"))).await;
+    let quick = Server::start(|_| json("2")).await;
+    let limited = ServiceSettings { limits: Limits { in_flight: Some(1) }, ..service(slow.url("")) };
+    let services = [("slow", limited), ("quick", service(quick.url("")))];
+    let network = network_with(&services, NetworkOptions { max_calls: 2, ..NetworkOptions::default() });
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let network = network.clone();
+        calls.spawn(async move { output(send(&network, post("http://slow/x", "{}")).await) });
+    }
+    slow.came.notified().await;
+    // One is at the slow service and four wait for it; the second place is free.
+    assert_eq!(output(send(&network, get("http://quick/x")).await), "2");
+    for _ in 0..5 {
+        slow.gate.notify_one();
+        assert_eq!(calls.join_next().await.unwrap().unwrap(), "1");
+    }
+}
+
+#[tokio::test]
 async fn https_is_checked_against_the_given_authority() {
     let certified = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();

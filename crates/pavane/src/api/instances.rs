@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -40,11 +40,11 @@ pub(super) struct StartQuery {
 pub(super) async fn start(
     api: Shared,
     Path((namespace, name)): Path<(String, String)>,
-    Query(query): Query<StartQuery>,
+    query: Result<Query<StartQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let body = body?;
+    let (Query(query), body) = (query?, body?);
     if query.mode.as_deref().is_some_and(|mode| mode != "orchestration") {
         return Err(ApiError::bad_request("unknown_mode", "this version of Pavane runs the mode `orchestration`"));
     }
@@ -134,7 +134,11 @@ pub(super) struct ListQuery {
     cursor: Option<String>,
 }
 
-pub(super) async fn list(api: Shared, Query(query): Query<ListQuery>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(
+    api: Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(query) = query?;
     let bad = |what: String| ApiError::bad_request("invalid_query", what);
     let statuses: Result<Vec<Status>, ApiError> = query
         .status

@@ -62,7 +62,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/services", get(services))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(|| async { "ready\n" }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
         .fallback(|| async {
@@ -77,6 +77,14 @@ pub fn router(api: Api) -> Router {
         })
         .layer(DefaultBodyLimit::max(limit))
         .with_state(Arc::new(api))
+}
+
+/// Whether a balancer may send requests here.
+async fn ready(api: Shared) -> Result<&'static str, ApiError> {
+    match api.running.engine.takes_starts() {
+        true => Ok("ready\n"),
+        false => Err(pavane_runtime::Error::Stopping.into()),
+    }
 }
 
 async fn services(api: Shared) -> Response {

@@ -1,6 +1,6 @@
 //! Errors as problem documents (RFC 9457) with a stable `code`.
 
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pavane_core::Problem;
@@ -65,6 +65,7 @@ impl From<Error> for ApiError {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
                 ApiError { retry_after: Some(retry_after_seconds), ..error }
             }
+            Error::Store(pavane_store::Error::Cursor { .. }) => ApiError::bad_request("invalid_query", text),
             // Nothing was acknowledged: asking again with the same key is safe once the operator has helped.
             Error::Store(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", text),
             Error::Stopping => {
@@ -83,6 +84,12 @@ impl From<BytesRejection> for ApiError {
             return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
         }
         ApiError::bad_request("unreadable_body", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> ApiError {
+        ApiError::bad_request("invalid_query", rejection.body_text())
     }
 }
 

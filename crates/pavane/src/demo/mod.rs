@@ -5,7 +5,7 @@
 
 pub mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -196,18 +196,7 @@ fn fate(answer: &Answer) -> Option<Fate> {
     if answer.status == 200 {
         return Some(Fate::Completed);
     }
-    let unresolved = answer.body["compensation"]["unresolved"].as_array()?;
-    if unresolved.is_empty() {
-        return Some(Fate::Undone);
-    }
-    let kinds = [("reserve", "reservation"), ("charge", "charge"), ("ship", "shipment")];
-    let named: BTreeSet<String> = unresolved
-        .iter()
-        .filter_map(|u| u["reference"].as_str()?.rsplit('/').next())
-        .filter_map(|task| kinds.iter().find(|(name, _)| *name == task))
-        .map(|(_, kind)| (*kind).to_owned())
-        .collect();
-    Some(Fate::Unresolved(named))
+    Fate::of_failed(&answer.body["compensation"])
 }
 
 fn progress(orders: usize) -> ProgressBar {

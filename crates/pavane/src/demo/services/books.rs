@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One effect of a service, under the key that caused it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,24 @@ pub enum Fate {
     /// It failed, and these tasks are named as unresolved.
     Unresolved(BTreeSet<String>),
 }
+
+impl Fate {
+    /// The fate of an order that failed, by the `compensation` its instance was answered with; nothing when that is
+    /// none.
+    pub fn of_failed(compensation: &Value) -> Option<Fate> {
+        let unresolved = compensation["unresolved"].as_array()?;
+        if unresolved.is_empty() {
+            return Some(Fate::Undone);
+        }
+        let tasks = unresolved.iter().filter_map(|entry| entry["reference"].as_str()?.rsplit('/').next());
+        let kinds = tasks.filter_map(|task| UNDOABLE.iter().find(|(name, _)| *name == task));
+        Some(Fate::Unresolved(kinds.map(|(_, kind)| (*kind).to_owned()).collect()))
+    }
+}
+
+/// The tasks of the saga that can be undone, and the effect of each.
+const UNDOABLE: [(&str, &str); 4] =
+    [("reserve", "reservation"), ("charge", "charge"), ("ship", "shipment"), ("confirm", "confirmation")];
 
 /// What an audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

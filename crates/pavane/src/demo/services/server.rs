@@ -278,7 +278,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         "payment" => Router::new().route("/charges", post(charge)).route("/charges/{id}/refund", post(undo)),
         "shipping" => Router::new().route("/shipments", post(ship)).route("/shipments/{id}", delete(undo)),
         "notification" => Router::new().route("/messages", post(notify)),
-        _ => Router::new().route("/orders/{id}/confirmation", put(confirm)),
+        _ => Router::new().route("/orders/{id}/confirmation", put(confirm).delete(undo)),
     };
     routes.route("/books", get(books)).with_state(shared)
 }
