@@ -34,6 +34,20 @@ async fn a_wrong_parameter_is_the_callers_error_and_named() {
             assert_eq!(answer.body["code"], "invalid_query", "{path}: {answer:?}");
             assert!(answer.body["detail"].as_str().unwrap().contains(part), "{path}: {answer:?}");
         }
+        for (method, path) in [
+            (Method::GET, format!("{instances}/%ff")),
+            (Method::GET, "/api/v1/workflows/a/%ff".to_owned()),
+            (Method::POST, format!("{instances}/%ff/cancel")),
+            (Method::POST, "/api/v1/workflows/%ff/b/instances".to_owned()),
+        ] {
+            let answer = server.ask(method, &path, &[], Bytes::new()).await.unwrap();
+            assert_eq!(
+                (answer.status.as_u16(), &answer.body["code"]),
+                (404, &"not_found".into()),
+                "{path}: {answer:?}"
+            );
+            assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+        }
         running.stop().await;
     }
 }

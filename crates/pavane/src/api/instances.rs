@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::Query;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,8 +19,8 @@ use pavane_store::Query as Filter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::problem::ApiError;
+use super::{Path, Shared};
 
 /// Instances on a page when the caller does not say.
 const PAGE: usize = 50;

@@ -12,10 +12,12 @@ mod workflows;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRequestParts};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::server::Running;
@@ -44,6 +46,20 @@ impl Api {
 pub(crate) use instances::task as task_json;
 
 pub(crate) type Shared = axum::extract::State<Arc<Api>>;
+
+/// The parameters of a path. What cannot be read as text names nothing; axum's own answer would be plain text.
+struct Path<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, ApiError> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(parameters)) => Ok(Path(parameters)),
+            Err(unreadable) => Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", unreadable.body_text())),
+        }
+    }
+}
 
 /// All routes.
 pub fn router(api: Api) -> Router {

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::Path;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,8 +9,8 @@ use pavane_runtime::Error;
 use pavane_store::Deployed;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::problem::ApiError;
+use super::{Path, Shared};
 
 pub(super) async fn deploy(api: Shared, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
     let body = body?;
