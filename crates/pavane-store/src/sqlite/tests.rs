@@ -1,6 +1,7 @@
 //! What only the SQLite store does: locks, failures of the medium, migration of a stored file, its own figures.
 //! The contract it shares with the other stores is tested in `tests/contract/main.rs`.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::mpsc;
@@ -336,4 +337,23 @@ fn the_lock_file_alone_locks_nothing() {
     let (directory, path) = place();
     File::create(directory.path().join("pavane.db.lock")).unwrap().write_all(b"process 1 since long ago").unwrap();
     open(&path);
+}
+
+#[test]
+fn the_page_on_records_names_every_column() {
+    let (_directory, path) = place();
+    drop(open(&path));
+    let connection = Connection::open(&path).unwrap();
+    let page = include_str!("../../../../docs/records.md");
+    for view in ["workflow_instance", "service_task", "event"] {
+        let (_, rest) = page.split_once(&format!("\n## `{view}`\n")).unwrap();
+        let rows = rest.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let named: BTreeSet<&str> =
+            rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').skip(1).step_by(2)).collect();
+        let mut statement = connection.prepare(&format!("select * from {view}")).unwrap();
+        let columns: BTreeSet<&str> = statement.column_names().collect();
+        assert_eq!(named, columns, "{view}");
+        // Reading a row's form runs the view.
+        assert!(!statement.exists([]).unwrap());
+    }
 }
