@@ -26,7 +26,9 @@ async fn a_wrong_parameter_is_the_callers_error_and_named() {
             (Method::GET, format!("{instances}?cursor=page-two"), "`page-two` is no cursor"),
             (Method::GET, format!("{instances}?status=tired"), "`tired` is no status"),
             (Method::GET, format!("{instances}?started_after=noon"), "started_after"),
+            (Method::GET, format!("{instances}?state=running"), "state"),
             (Method::POST, format!("{start}?version=1.0.0&version=2.0.0"), "version"),
+            (Method::POST, format!("{start}?wait=10"), "wait"),
         ] {
             let answer = server.ask(method, &path, &[], Bytes::new()).await.unwrap();
             assert_eq!(answer.status, 400, "{path}: {answer:?}");

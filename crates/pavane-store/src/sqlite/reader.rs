@@ -242,7 +242,8 @@ impl Conditions {
 /// A listing's statement and its values: newest first, one row over the page.
 ///
 /// Each part of the union reads one index in the order of the listing and stops after a page, so that no listing reads
-/// the table: one part for each status asked for, two for a correlation id, whose instances are few. When few have started since the time asked for (`recent`), all the others are not looked at.
+/// the table but for what most of it is: one part for each status asked for, two for a correlation id, whose instances
+/// are few. When few have started since the time asked for (`recent`), all the others are not looked at.
 fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (String, Vec<Cell>) {
     let text = |text: &str| Cell::from(text.to_owned());
     let mut common = Conditions::default();
@@ -284,12 +285,14 @@ fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (St
     } else if query.statuses.is_empty() {
         vec![name(common, "name = ?")]
     } else {
-        // Most of a workflow's instances are completed, so that those are found soon by its name; others are few.
+        // Most instances are completed, so that those are found soon by name, or in the order of the listing; others are
+        // few, and theirs is the index (which SQLite takes only when the query repeats its condition).
         let part = |status: Status| match status {
-            Status::Completed if workflow.is_some() => {
-                name(common.clone(), "name = ?").with("+status = ?", [text(status.as_str())])
+            Status::Completed => name(common.clone(), "name = ?").with("+status = ?", [text(status.as_str())]),
+            _ => {
+                let few = common.with("status = ?", [text(status.as_str())]).with("status <> 'completed'", []);
+                name(few, "+name = ?")
             }
-            _ => name(common.with("status = ?", [text(status.as_str())]), "+name = ?"),
         };
         statuses().map(part).collect()
     };

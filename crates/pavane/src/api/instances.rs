@@ -32,6 +32,7 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 const STREAM_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StartQuery {
     version: Option<String>,
     mode: Option<String>,
@@ -124,6 +125,7 @@ fn prefer_wait(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     workflow: Option<String>,
     status: Option<String>,
