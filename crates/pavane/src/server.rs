@@ -87,7 +87,7 @@ impl Running {
         };
         let limits = Options::default();
         let options = Options {
-            host: Host { secrets, runtime: runtime() },
+            host: Host { secrets, runtime: runtime(), ..Host::default() },
             max_active: config.limits.active_instances.unwrap_or(limits.max_active),
             max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
             partitions: limits.partitions,

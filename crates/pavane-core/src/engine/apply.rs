@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use super::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
+use super::event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 use super::state::*;
 use super::types::Start;
 use crate::id;
 use crate::problem::Problem;
-use crate::program::{Act, NodeId, Program};
+use crate::program::{Act, Location, NodeId, Program};
 use crate::record::JournalEntry;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -69,15 +69,34 @@ impl State {
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
                 let stuck = self.tokens.remove(t).is_some_and(|token| token.log.iter().any(Entry::is_stuck));
-                if stuck {
-                    self.tokens.values_mut().for_each(|token| token.loser_stuck(*t));
+                self.dropped(*t, stuck);
+            }
+            Event::Sent { to, number } => {
+                self.peers.entry(to.clone()).or_default().sent = *number;
+                // What was undone here goes with it.
+                if !self.here.is_engine() {
+                    self.compensated.clear();
+                    self.unresolved.clear();
                 }
             }
+            Event::Departed { t } => drop(self.tokens.remove(t)),
+            Event::Arrived { message, parked } => {
+                self.peers.entry(message.from.clone()).or_default().take(message.number);
+                self.take_in(message);
+                if *parked {
+                    self.parked.push(Parked::Message { message: message.clone() });
+                } else {
+                    self.admit(&message.body);
+                }
+            }
+            Event::Admitted { message } => self.admit(&message.body),
+            Event::FencedAway { t, cut } => drop(self.fenced.insert(*t, *cut)),
+            Event::SuspensionOrdered { order } => self.suspensions = *order,
             Event::RollbackJoined { t } => self.rollback_joined(*t),
             Event::CompensationRetried { t } => self.compensation_retried(*t),
-            Event::Forked { t, first, count } => self.forked(program, *t, *first, *count),
-            Event::RollbackForked { t, first, count } => self.rollback_forked(*t, *first, *count),
-            Event::Joined { t, winner, context } => self.joined(*t, *winner, context.as_ref()),
+            Event::Forked { t, first, count, at } => self.forked(program, *t, *first, *count, at),
+            Event::RollbackForked { t, first, count, at } => self.rollback_forked(*t, *first, *count, at),
+            Event::Joined { t, winner, context, at } => self.joined(*t, *winner, context.as_ref(), at),
             Event::Entered { t, task, run, input, deadline } => {
                 self.entered(program, *t, task, *run, input.as_ref(), *deadline);
             }
@@ -108,6 +127,8 @@ impl State {
             Event::Emitted { address, .. } => {
                 self.next_epoch(address).settled = true;
             }
+            Event::Undoing { t, .. } => self.begin_undo(at, *t),
+            Event::Draining { t } => self.draining(*t),
             Event::Undone { t, task } => self.undone(*t, task),
             Event::Unresolved { t, reason, halt, .. } => self.unresolved(*t, reason, *halt),
             Event::Halted { t } => self.halted(*t),
@@ -272,8 +293,9 @@ impl State {
         }
     }
 
-    fn forked(&mut self, program: &Program, t: TokenId, first: TokenId, count: u32) {
+    fn forked(&mut self, program: &Program, t: TokenId, first: TokenId, count: u32, at: &Location) {
         let Some(parent) = self.tokens.get_mut(&t) else { return };
+        let race = parent.top().is_some_and(|f| matches!(program.node(f.node).act, Act::Fork { compete: true, .. }));
         let variables = super::scope::variables(program, parent);
         let branch = Token {
             data: parent.data.clone(),
@@ -287,7 +309,7 @@ impl State {
         };
         parent.pending = Pending::Join(Box::new(Join { first: first.0, count, arrived: Default::default() }));
         for index in 0..count {
-            let home = Home::Branch { parent: t, index };
+            let home = Home::Branch { at: at.clone(), parent: t, index, race };
             self.tokens.insert(TokenId(first.0 + index), Token { home, ..branch.clone() });
         }
         self.next_token = first.0 + count;
@@ -295,37 +317,35 @@ impl State {
 
     fn reported(&mut self, t: TokenId, kind: ReportKind, problem: Option<&Problem>) {
         let Some(token) = self.tokens.remove(&t) else { return };
-        let Home::Branch { parent, index } = token.home else { return };
+        let Home::Branch { parent, index, .. } = token.home else { return };
         let Some(Pending::Join(join)) = self.tokens.get_mut(&parent).map(|p| &mut p.pending) else { return };
         let Token { data, context, log, .. } = token;
         join.arrived.insert(index, Arrival { kind, problem: problem.cloned(), data, context, log });
     }
 
-    fn joined(&mut self, t: TokenId, winner: Option<u32>, context: Option<&Value>) {
+    fn joined(&mut self, t: TokenId, winner: Option<u32>, context: Option<&Value>, at: &Location) {
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Pending::Join(mut join) = std::mem::take(&mut token.pending) else { return };
         if let Some(context) = context {
             token.context = context.clone();
         }
+        let losers = join.missing();
         match winner.and_then(|index| join.arrived.remove(&index)) {
             Some(won) => {
                 token.data = won.data;
                 if join.arrived.values().flat_map(|dropped| &dropped.log).any(Entry::is_stuck) {
                     token.log.push(Entry::Stuck);
                 }
-                let losers: Vec<TokenId> = (join.first..join.first + join.count)
-                    .map(TokenId)
-                    .filter(|id| self.tokens.contains_key(id))
-                    .collect();
+                self.losers.extend(&losers);
                 for id in &losers {
                     if let Some(loser) = self.tokens.get_mut(id) {
-                        loser.home = Home::None;
+                        loser.home = Home::None { at: at.clone() };
                     }
                 }
                 if let Some(token) = self.tokens.get_mut(&t) {
                     // The winner's work and the losers' stand side by side; both come before what was before the race.
                     if !losers.is_empty() {
-                        token.log.push(Entry::Race(losers));
+                        token.log.push(Entry::Race { at: at.clone(), losers });
                     }
                     token.log.extend(won.log);
                 }
@@ -345,7 +365,7 @@ impl State {
         }
     }
 
-    fn rollback_forked(&mut self, t: TokenId, first: TokenId, count: u32) {
+    fn rollback_forked(&mut self, t: TokenId, first: TokenId, count: u32, at: &Location) {
         let Some(parent) = self.tokens.get_mut(&t) else { return };
         let Some(rollback) = parent.rollbacks.last_mut() else { return };
         let Some(Entry::Parallel(branches)) = rollback.todo.pop() else { return };
@@ -356,7 +376,7 @@ impl State {
             let rollback = Rollback { todo, problem: problem.clone(), then: AfterRollback::Join };
             let side = Token {
                 context: context.clone(),
-                home: Home::Rollback { parent: t },
+                home: Home::Rollback { at: at.clone(), parent: t },
                 rollbacks: vec![rollback],
                 ..Token::default()
             };
@@ -367,9 +387,13 @@ impl State {
 
     fn rollback_joined(&mut self, t: TokenId) {
         let Some(side) = self.tokens.remove(&t) else { return };
-        let Home::Rollback { parent } = side.home else { return };
+        let Home::Rollback { parent, .. } = side.home else { return };
+        self.side_joined(parent, t, side.halted);
+    }
+
+    pub(super) fn side_joined(&mut self, parent: TokenId, t: TokenId, halted: bool) {
         let Some(token) = self.tokens.get_mut(&parent) else { return };
-        token.halted |= side.halted;
+        token.halted |= halted;
         if let Pending::RollbackJoin(left) = &mut token.pending {
             left.remove(&t);
             if left.is_empty() {
@@ -381,13 +405,43 @@ impl State {
         }
     }
 
+    pub(super) fn dropped(&mut self, t: TokenId, stuck: bool) {
+        self.losers.remove(&t);
+        if stuck {
+            self.stuck.insert(t);
+            self.tokens.values_mut().for_each(|token| token.loser_stuck(t));
+        }
+    }
+
     fn undone(&mut self, t: TokenId, task: &Arc<str>) {
         let Some(token) = self.tokens.get_mut(&t) else { return };
         token.pending = Pending::Nothing;
-        if let Some(Frame { role: Role::Undo(undoing), .. }) = token.frames.pop() {
-            self.settle(&undoing.task.address);
+        if let Some(Frame { role: Role::Undo(_), .. }) = token.frames.pop() {
             self.compensated.push(task.clone());
         }
+    }
+
+    /// Once its undoing begins, nothing is asked for again under the key of the work.
+    fn begin_undo(&mut self, at: Timestamp, t: TokenId) {
+        let address = self.tokens.get_mut(&t).and_then(|token| {
+            token.begin_undo(at);
+            Some(token.undoing()?.task.address.clone())
+        });
+        if let Some(address) = address {
+            self.settle(&address);
+        }
+    }
+
+    fn draining(&mut self, t: TokenId) {
+        let Some(token) = self.tokens.get_mut(&t) else { return };
+        let Some(rollback) = token.rollbacks.last_mut() else { return };
+        let Some(Entry::Race { losers, .. }) = rollback.todo.pop() else { return };
+        // The token may not have been here to be told.
+        if losers.iter().any(|loser| self.stuck.contains(loser)) && !matches!(rollback.todo.last(), Some(Entry::Stuck))
+        {
+            rollback.todo.push(Entry::Stuck);
+        }
+        token.pending = Pending::Drain(losers);
     }
 
     fn unresolved(&mut self, t: TokenId, reason: &str, halt: bool) {
@@ -426,7 +480,10 @@ impl State {
             then: AfterRollback::Drop,
         };
         let context = ended.map(|e| e.context.clone()).unwrap_or_default();
-        self.tokens.insert(t, Token { context, home: Home::None, rollbacks: vec![rollback], ..Token::default() });
+        self.tokens.insert(
+            t,
+            Token { context, home: Home::None { at: Location::Engine }, rollbacks: vec![rollback], ..Token::default() },
+        );
         self.next_token = t.0 + 1;
     }
 }
@@ -503,7 +560,6 @@ impl Token {
             Event::RollingBack { from, keep_indeterminate, problem, then, .. } => {
                 self.roll_back(*from as usize, *keep_indeterminate, problem, then);
             }
-            Event::Undoing { .. } => self.begin_undo(at),
             Event::UndoDelayed { at: when, .. } => {
                 self.pending = Pending::Backoff(*when);
                 if let Some(Frame { role: Role::Undo(undoing), .. }) = self.frames.last_mut() {
@@ -515,11 +571,6 @@ impl Token {
                 self.pending = Pending::Nothing;
                 if let Some(Frame { role: Role::Undo(undoing), .. }) = self.frames.last() {
                     self.data = undoing.input();
-                }
-            }
-            Event::Draining { .. } => {
-                if let Some(Entry::Race(losers)) = self.rollbacks.last_mut().and_then(|r| r.todo.pop()) {
-                    self.pending = Pending::Drain(losers);
                 }
             }
             Event::Drained { .. } => self.pending = Pending::Nothing,
@@ -666,10 +717,8 @@ fn token_of(event: &Event) -> Option<TokenId> {
         | Event::AttemptLimited { t, .. }
         | Event::Caught { t, .. }
         | Event::RollingBack { t, .. }
-        | Event::Undoing { t, .. }
         | Event::UndoDelayed { t, .. }
         | Event::UndoRetried { t, .. }
-        | Event::Draining { t, .. }
         | Event::Drained { t, .. }
         | Event::RolledBack { t, .. }
         | Event::Hastened { t, .. } => Some(*t),

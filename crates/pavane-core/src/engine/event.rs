@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::Message;
 use super::types::{Child, Request, Start};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
+use crate::program::Location;
 use crate::record::Status;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -178,6 +180,43 @@ pub enum Event {
         /// The event.
         event: CloudEvent,
     },
+    /// A message was sent to another location.
+    Sent {
+        /// Receiver.
+        to: Location,
+        /// Its number among those to this receiver.
+        number: u64,
+    },
+    /// A token left with a message.
+    Departed {
+        /// Token.
+        t: TokenId,
+    },
+    /// A message came from another location.
+    Arrived {
+        /// The message.
+        message: Box<Message>,
+        /// Whether it is kept until the instance is resumed.
+        #[serde(default)]
+        parked: bool,
+    },
+    /// A message kept while suspended is taken up.
+    Admitted {
+        /// The message.
+        message: Box<Message>,
+    },
+    /// A token that is not here was fenced.
+    FencedAway {
+        /// Token.
+        t: TokenId,
+        /// Whether calls in flight are given up.
+        cut: bool,
+    },
+    /// A suspension or resumption was ordered.
+    SuspensionOrdered {
+        /// Its order.
+        order: u64,
+    },
     /// A token split into branches.
     Forked {
         /// Token.
@@ -186,6 +225,9 @@ pub enum Event {
         first: TokenId,
         /// How many.
         count: u32,
+        /// Where the branches report to, when not at the engine.
+        #[serde(default, skip_serializing_if = "Location::is_engine")]
+        at: Location,
     },
     /// A branch came home.
     Reported {
@@ -207,6 +249,9 @@ pub enum Event {
         /// Merged context, when it changed.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::value::present")]
         context: Option<Value>,
+        /// Where, when not at the engine: losers of a race come home there.
+        #[serde(default, skip_serializing_if = "Location::is_engine")]
+        at: Location,
     },
     /// The token starts no new effect and comes home.
     Fenced {
@@ -369,6 +414,9 @@ pub enum Event {
         first: TokenId,
         /// How many.
         count: u32,
+        /// Where they report to, when not at the engine.
+        #[serde(default, skip_serializing_if = "Location::is_engine")]
+        at: Location,
     },
     /// A side of it is undone.
     RollbackJoined {
@@ -516,5 +564,10 @@ pub enum Parked {
     Event {
         /// The event.
         event: CloudEvent,
+    },
+    /// A message came.
+    Message {
+        /// The message.
+        message: Box<Message>,
     },
 }

@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
+use super::message::{Errand, Message};
 use super::rows;
 use super::scope::Scope;
 use super::state::*;
 use super::types::Host;
 use crate::event::CloudEvent;
 use crate::problem::{Kind, Problem};
-use crate::program::{Act, Flow, Node, NodeId, Program};
+use crate::program::{Act, Flow, Location, Node, NodeId, Program};
 use crate::record::{ServiceTask, Status};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -34,6 +35,7 @@ pub(super) struct Machine<'a> {
     pub events: Vec<Event>,
     pub tasks: Vec<ServiceTask>,
     pub publish: Vec<CloudEvent>,
+    pub send: Vec<Message>,
     ready: VecDeque<(TokenId, Go)>,
     runs: u32,
     /// The step ran too many tasks: no `try` catches an error any more, or one that retries at once would go on for ever.
@@ -84,6 +86,7 @@ impl<'a> Machine<'a> {
             events: Vec::new(),
             tasks: Vec::new(),
             publish: Vec::new(),
+            send: Vec::new(),
             ready: VecDeque::new(),
             runs: 0,
             runaway: false,
@@ -187,6 +190,9 @@ impl<'a> Machine<'a> {
 
     /// Begins a task: `if`, input schema, `input.from`, then what it does.
     fn enter(&mut self, t: TokenId, id: NodeId) -> Option<Go> {
+        if let Some(to) = self.away(id) {
+            return self.depart(t, to, Errand::Enter(id));
+        }
         let node = self.program.node(id);
         let raw = self.data(t);
         let task = node.reference.clone();
@@ -209,7 +215,7 @@ impl<'a> Machine<'a> {
             let deadline = node.timeout.as_ref().map(|d| scope.duration(d, transformed)).transpose()?;
             Ok((deadline.map(|d| self.now.plus(d)), input))
         });
-        let run = self.state.next_run;
+        let run = self.next_run();
         match limited {
             Ok((deadline, input)) => {
                 self.emit(Event::Entered { t, task, run, input, deadline });
@@ -323,9 +329,10 @@ impl<'a> Machine<'a> {
     /// Nothing is left on the stack and nothing failed.
     fn bottom(&mut self, t: TokenId) -> Option<Go> {
         match self.token(t)?.home {
+            Home::Root if self.is_away(&Location::Engine) => self.depart(t, Location::Engine, Errand::Finish),
             Home::Root => self.complete(t),
             Home::Branch { .. } => self.report(t, ReportKind::Completed, None),
-            Home::None | Home::Rollback { .. } => Some(Go::Home),
+            Home::None { .. } | Home::Rollback { .. } => Some(Go::Home),
         }
     }
 
@@ -394,11 +401,11 @@ impl<'a> Machine<'a> {
     fn fault(&mut self, t: TokenId, problem: Problem) -> Option<Go> {
         match self.token(t)?.home {
             Home::Root => self.roll_back(t, 0, false, problem, AfterRollback::End(Status::Faulted)),
-            Home::Branch { .. } if self.races(t) => {
+            Home::Branch { race: true, .. } => {
                 self.roll_back(t, 0, false, problem, AfterRollback::Report(ReportKind::Faulted))
             }
             Home::Branch { .. } => self.report(t, ReportKind::Faulted, Some(problem)),
-            Home::None | Home::Rollback { .. } => self.roll_back(t, 0, false, problem, AfterRollback::Drop),
+            Home::None { .. } | Home::Rollback { .. } => self.roll_back(t, 0, false, problem, AfterRollback::Drop),
         }
     }
 
@@ -413,11 +420,11 @@ impl<'a> Machine<'a> {
                 }
                 self.roll_back(t, 0, false, cancelled(), AfterRollback::End(Status::Cancelled))
             }
-            Home::Branch { .. } if self.races(t) => {
+            Home::Branch { race: true, .. } => {
                 self.roll_back(t, 0, false, cancelled(), AfterRollback::Report(ReportKind::Cancelled))
             }
             Home::Branch { .. } => self.report(t, ReportKind::Cancelled, None),
-            Home::None | Home::Rollback { .. } => self.roll_back(t, 0, false, cancelled(), AfterRollback::Drop),
+            Home::None { .. } | Home::Rollback { .. } => self.roll_back(t, 0, false, cancelled(), AfterRollback::Drop),
         }
     }
 
@@ -433,13 +440,13 @@ impl<'a> Machine<'a> {
 
     /// Fences a token: what merely waits comes home now, a call in flight may end unless `cut`.
     pub fn fence(&mut self, t: TokenId, cut: bool) {
-        let Some(token) = self.token(t) else { return };
+        let Some(token) = self.token(t) else { return self.fence_away(t, cut) };
         if token.fence == Fence::Cut || (token.fence == Fence::Drain && !cut) {
             return;
         }
         let busy = token.rolling_back();
         let branches: Vec<TokenId> = match &token.pending {
-            Pending::Join(join) => (join.first..join.first + join.count).map(TokenId).collect(),
+            Pending::Join(join) => join.missing(),
             _ => Vec::new(),
         };
         let waits = match token.pending {

@@ -11,6 +11,7 @@ mod apply;
 mod event;
 mod lifecycle;
 mod machine;
+mod message;
 mod rows;
 mod saga;
 mod scope;
@@ -18,16 +19,19 @@ pub mod secret;
 mod state;
 mod task;
 mod timers;
+mod travel;
 mod types;
 
 pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
+pub use message::Message;
 pub use state::State;
 pub use types::*;
 
 use machine::{Go, Machine, check};
+use message::Body;
 use scope::Scope;
-use state::{Fence, Pending, ROOT};
+use state::{Fence, Pending, ROOT, Token};
 
 use crate::event::CloudEvent;
 use crate::problem::Problem;
@@ -51,6 +55,8 @@ pub struct Step {
     pub subscriptions: Option<Vec<Subscription>>,
     /// Events to publish, with ids that a repeat would give again.
     pub publish: Vec<CloudEvent>,
+    /// Messages to other locations of the instance.
+    pub send: Vec<Message>,
 }
 
 /// When an instance must be looked at without an input.
@@ -86,7 +92,7 @@ pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -
     let mut machine = Machine::new(program, host, state, now);
     let cause = machine.take(input.command)?;
     machine.run();
-    let Machine { events, tasks, publish, .. } = machine;
+    let Machine { events, tasks, publish, send, .. } = machine;
     state.seq += 1;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
@@ -103,13 +109,14 @@ pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -
         payload: serde_json::to_string(&events).unwrap_or_default(),
     };
     let subscriptions = match (before.status, state.ended.is_some()) {
+        _ if !host.here.is_engine() => None,
         (Status::Pending, false) if !program.subscriptions().is_empty() => Some(program.subscriptions().to_vec()),
         (Status::Pending, _) => None,
         (status, true) if !status.is_terminal() && !program.subscriptions().is_empty() => Some(Vec::new()),
         _ => None,
     };
     let instance = (before != after).then(|| state.record(program));
-    Ok(Step { entry, events, instance, tasks, subscriptions, publish })
+    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send })
 }
 
 /// What the instance's row depends on.
@@ -129,7 +136,7 @@ impl Before {
 impl Machine<'_> {
     /// Takes an input: refuses it, or begins what it leads to.
     fn take(&mut self, command: Command) -> Result<Cause, Rejected> {
-        if !matches!(command, Command::Start(_)) && self.state.start.is_none() {
+        if !matches!(command, Command::Start(_) | Command::Message(_)) && self.state.start.is_none() {
             return Err(Rejected::Stale);
         }
         match command {
@@ -137,6 +144,7 @@ impl Machine<'_> {
             Command::Outcome { call, outcome } => self.outcome(call, scrubbed_outcome(outcome)),
             Command::Child { call, result } => self.child(call, result),
             Command::Event(event) => self.event(scrubbed_event(event)),
+            Command::Message(message) => self.message(*message),
             Command::Tick => self.tick(),
             Command::Cancel { reason } => self.cancel(reason),
             Command::Suspend => self.suspend(),
@@ -207,7 +215,7 @@ impl Machine<'_> {
     fn waiting<T>(&self, call: CallId, of: impl Fn(&Pending) -> Option<T>) -> Option<(TokenId, T)> {
         let parked = self.state.parked.iter().any(|p| match p {
             Parked::Outcome { call: c, .. } | Parked::Child { call: c, .. } => *c == call,
-            Parked::Event { .. } => false,
+            Parked::Event { .. } | Parked::Message { .. } => false,
         });
         let mut tokens = self.state.tokens.iter().filter(|_| !parked);
         tokens.find_map(|(t, token)| {
@@ -259,6 +267,7 @@ impl Machine<'_> {
             return Err(Rejected::Conflict("the instance is suspended already; resume it first".into()));
         }
         self.emit(Event::Suspended {});
+        self.order_suspension(true);
         Ok(Cause { event_type: "suspended", ..Cause::default() })
     }
 
@@ -268,6 +277,7 @@ impl Machine<'_> {
             return Err(Rejected::Conflict("the instance is not suspended".into()));
         }
         let parked = self.wake_up();
+        self.order_suspension(false);
         self.take_parked(parked);
         Ok(Cause { event_type: "resumed", ..Cause::default() })
     }
@@ -291,6 +301,10 @@ impl Machine<'_> {
                     self.child(call, problem.map_or_else(|| Ok(output.unwrap_or_default()), Err))
                 }
                 Parked::Event { event } => self.event(event),
+                Parked::Message { message } => {
+                    self.take_parked_message(*message);
+                    Ok(Cause::default())
+                }
             };
             self.run();
         }
@@ -298,22 +312,11 @@ impl Machine<'_> {
 
     fn retry(&mut self) -> Result<Cause, Rejected> {
         let cause = Cause { event_type: "retry.requested", ..Cause::default() };
-        let waiting: Vec<TokenId> = self
-            .state
-            .tokens
-            .iter()
-            .filter(|(_, token)| matches!(token.pending, Pending::Backoff(_)))
-            .map(|(t, _)| *t)
-            .collect();
-        if !waiting.is_empty() && self.state.suspended.is_none() {
-            for t in waiting {
-                self.emit(Event::Hastened { t });
-                self.schedule(t, Go::Again);
-            }
+        if self.state.suspended.is_none() && self.hasten() {
             return Ok(cause);
         }
         if self.state.ended.is_some() && !self.state.unresolved.is_empty() {
-            let t = TokenId(self.state.next_token);
+            let t = TokenId(self.next_token());
             self.emit(Event::CompensationRetried { t });
             self.schedule(t, Go::Rollback);
             return Ok(cause);
@@ -322,6 +325,32 @@ impl Machine<'_> {
             "nothing of this instance waits for a retry, and no compensation of it is unresolved; to run the work again, start a new instance"
                 .into(),
         ))
+    }
+
+    /// Cuts waits for retries short; tells whether there were any, here or perhaps elsewhere.
+    fn hasten(&mut self) -> bool {
+        let waits = |token: &Token| matches!(token.pending, Pending::Backoff(_));
+        let waiting: Vec<TokenId> =
+            self.state.tokens.iter().filter(|(_, token)| waits(token)).map(|(t, _)| *t).collect();
+        for t in &waiting {
+            self.emit(Event::Hastened { t: *t });
+            self.schedule(*t, Go::Again);
+        }
+        let home = self.host.here.is_engine() && self.state.ended.is_none();
+        let elsewhere = home && self.program.locations().len() > 1 && self.token(ROOT).is_none();
+        if elsewhere {
+            self.tell_all(&Body::Hasten);
+        }
+        elsewhere || !waiting.is_empty()
+    }
+
+    /// Tells every other location of an operator's suspension or resumption.
+    fn order_suspension(&mut self, on: bool) {
+        if self.program.locations().len() > 1 {
+            let order = self.state.suspensions + 1;
+            self.emit(Event::SuspensionOrdered { order });
+            self.tell_all(&Body::Suspend { on, order });
+        }
     }
 
     fn not_ended(&self, what: &str) -> Result<(), Rejected> {

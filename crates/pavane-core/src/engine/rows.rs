@@ -2,7 +2,6 @@
 
 use super::event::{Event, Trace};
 use super::state::{Frame, Pending, Role, State, Token};
-use crate::definition::Mode;
 use crate::program::Program;
 use crate::record::{ServiceTask, Status, WorkflowInstance};
 use crate::time::Timestamp;
@@ -20,7 +19,7 @@ impl State {
             name: document.name.clone(),
             version: document.version.clone(),
             digest: program.digest().to_owned(),
-            mode: Mode::Orchestration,
+            mode: program.placed(),
             status: self.status(),
             correlation_id: start.map(|s| s.correlation_id.clone()).unwrap_or_default(),
             input: start.map(|s| s.input.clone()).unwrap_or_default(),

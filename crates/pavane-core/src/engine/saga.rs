@@ -7,6 +7,7 @@
 
 use super::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
 use super::machine::{Go, Machine};
+use super::message::{Body, Errand};
 use super::state::*;
 use crate::definition::Backoff;
 use crate::problem::{Kind, Problem};
@@ -50,21 +51,29 @@ impl Machine<'_> {
                 self.emit(Event::RolledBack { t });
                 self.after_rollback(t, then, problem)
             }
+            Some(Entry::Task(done)) if self.away(done.node).is_some() => {
+                let to = self.away(done.node)?;
+                self.depart(t, to, Errand::Undo)
+            }
+            Some(Entry::Race { at, .. }) if self.is_away(at) => {
+                let to = at.clone();
+                self.depart(t, to, Errand::Undo)
+            }
             Some(Entry::Task(done)) => {
                 let (node, run) = (self.program.node(done.node), done.run);
                 self.emit(Event::Undoing { t, task: node.reference.clone(), run });
                 self.begin_undo(t)
             }
             Some(Entry::Parallel(branches)) => {
-                let first = TokenId(self.state.next_token);
+                let first = TokenId(self.next_token());
                 let count = u32::try_from(branches.len()).unwrap_or(u32::MAX);
-                self.emit(Event::RollbackForked { t, first, count });
+                self.emit(Event::RollbackForked { t, first, count, at: self.host.here.clone() });
                 for side in first.0..first.0 + count {
                     self.schedule(TokenId(side), Go::Rollback);
                 }
                 None
             }
-            Some(Entry::Race(_)) => {
+            Some(Entry::Race { .. }) => {
                 self.emit(Event::Draining { t });
                 self.drained(t)
             }
@@ -87,7 +96,7 @@ impl Machine<'_> {
     /// Goes on with the rollback once the losers of the race it waits for are home.
     fn drained(&mut self, t: TokenId) -> Option<Go> {
         let Pending::Drain(losers) = &self.token(t)?.pending else { return None };
-        if losers.iter().any(|loser| self.state.tokens.contains_key(loser)) {
+        if losers.iter().any(|loser| self.state.losers.contains(loser)) {
             return None;
         }
         self.emit(Event::Drained { t });
@@ -108,28 +117,24 @@ impl Machine<'_> {
             }
             AfterRollback::Handle => self.handle(t, problem),
             AfterRollback::Report(kind) => self.report(t, kind, (kind == ReportKind::Faulted).then_some(problem)),
-            AfterRollback::End(status) => {
-                let problem = (status == Status::Faulted).then_some(problem);
-                self.emit(Event::Ended { status, output: None, problem });
-                None
-            }
-            AfterRollback::Drop => {
-                self.emit(Event::Dropped { t });
-                self.wake_drains();
-                None
-            }
+            AfterRollback::End(status) => self.finish(t, status, (status == Status::Faulted).then_some(problem)),
+            AfterRollback::Drop => self.dropped(t),
             AfterRollback::Join => {
-                let Home::Rollback { parent } = self.token(t)?.home else { return None };
-                self.emit(Event::RollbackJoined { t });
-                if matches!(self.token(parent)?.pending, Pending::Nothing) {
-                    self.schedule(parent, Go::Rollback);
+                let Home::Rollback { at, parent } = self.token(t)?.home.clone() else { return None };
+                if self.is_away(&at) {
+                    let halted = self.token(t)?.halted;
+                    self.send(at, Body::Side { parent, t, halted });
+                    self.emit(Event::Departed { t });
+                    return None;
                 }
+                self.emit(Event::RollbackJoined { t });
+                self.side_done(parent);
                 None
             }
         }
     }
 
-    fn wake_drains(&mut self) {
+    pub fn wake_drains(&mut self) {
         let waiting: Vec<TokenId> = self
             .state
             .tokens

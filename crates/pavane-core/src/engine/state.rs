@@ -5,12 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Wake;
 use super::event::{AfterRollback, Parked, ReportKind, TokenId};
+use super::message::Peer;
 use super::types::{Call, CallId, Child, Effect, Parent, Request, Start};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
-use crate::program::{NodeId, Program};
+use crate::program::{Location, NodeId, Program};
 use crate::record::{Compensation, CompensationStatus, Status, Unresolved};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -44,6 +47,17 @@ pub struct State {
     pub(super) unresolved: Vec<(Entry, String)>,
     pub(super) seq: u64,
     pub(super) now: Timestamp,
+    /// Where this part of the instance is.
+    pub(super) here: Location,
+    pub(super) peers: BTreeMap<Location, Peer>,
+    /// Fences on tokens that were not here; whether their calls in flight are given up.
+    pub(super) fenced: BTreeMap<TokenId, bool>,
+    /// Losers of races joined here that have not come home.
+    pub(super) losers: BTreeSet<TokenId>,
+    /// Losers that came home and left something that could not be undone.
+    pub(super) stuck: BTreeSet<TokenId>,
+    /// Order of the last suspension or resumption.
+    pub(super) suspensions: u64,
 }
 
 /// How the instance ended.
@@ -57,12 +71,15 @@ pub(super) struct Ended {
 }
 
 /// A thread of control: a stack of tasks, the data that flows through them, and what it waits for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct Token {
     pub frames: Vec<Frame>,
     pub data: Value,
     pub context: Value,
     pub log: Vec<Entry>,
+    /// A token that travels waits for nothing.
+    #[serde(skip)]
     pub pending: Pending,
     pub home: Home,
     /// Variables of the tasks around a branch, outermost first.
@@ -81,20 +98,22 @@ pub(super) struct Token {
 }
 
 /// Where a token reports to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Home {
     /// It ends the instance.
     #[default]
     Root,
-    /// A fork's join.
-    Branch { parent: TokenId, index: u32 },
-    /// Nobody: it lost a race, or undoes something on its own.
-    None,
+    /// A fork's join; in a race a branch undoes what it did before it reports that it failed.
+    Branch { at: Location, parent: TokenId, index: u32, race: bool },
+    /// Nobody waits for it: it lost the race joined there, or undoes something on its own.
+    None { at: Location },
     /// A token whose rollback it is a part of.
-    Rollback { parent: TokenId },
+    Rollback { at: Location, parent: TokenId },
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) enum Fence {
     #[default]
     Open,
@@ -105,14 +124,15 @@ pub(super) enum Fence {
 }
 
 /// A deadline that passed while the token waited for its branches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TimedOut {
     pub depth: Option<u32>,
     pub attempt: bool,
 }
 
 /// A task that has begun and not ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Frame {
     pub node: NodeId,
     pub run: u32,
@@ -141,7 +161,8 @@ impl Frame {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Role {
     Plain,
     For { items: Value, index: u32 },
@@ -151,7 +172,8 @@ pub(super) enum Role {
     Undo(Box<Undoing>),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Attempt {
     pub handling: bool,
     pub retries: u32,
@@ -160,7 +182,8 @@ pub(super) struct Attempt {
     pub error: Option<Value>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Listening {
     pub items: Vec<Value>,
     pub matched: BTreeSet<u32>,
@@ -172,7 +195,8 @@ pub(super) struct Listening {
     pub done: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Undoing {
     pub task: Done,
     pub retries: u32,
@@ -181,7 +205,7 @@ pub(super) struct Undoing {
 }
 
 /// What a token waits for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Pending {
     #[default]
     Nothing,
@@ -196,7 +220,7 @@ pub(super) enum Pending {
     Drain(Vec<TokenId>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct PendingCall {
     pub task: Arc<str>,
     pub key: String,
@@ -206,14 +230,15 @@ pub(super) struct PendingCall {
     pub deadline: Option<Timestamp>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Join {
     pub first: u32,
     pub count: u32,
     pub arrived: BTreeMap<u32, Arrival>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Arrival {
     pub kind: ReportKind,
     pub problem: Option<Problem>,
@@ -223,12 +248,16 @@ pub(super) struct Arrival {
 }
 
 /// The saga log: a series of tasks and of forks, in causal order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Entry {
     Task(Box<Done>),
     Parallel(Vec<Vec<Entry>>),
-    /// A race whose losers may still be coming home.
-    Race(Vec<TokenId>),
+    /// A race whose losers may still be coming home to where it was joined.
+    Race {
+        at: Location,
+        losers: Vec<TokenId>,
+    },
     /// A rollback ended here with an entry that could not be undone.
     Stuck,
 }
@@ -238,7 +267,7 @@ impl Entry {
         match self {
             Entry::Stuck => true,
             Entry::Parallel(branches) => branches.iter().flatten().any(Entry::is_stuck),
-            Entry::Task(_) | Entry::Race(_) => false,
+            Entry::Task(_) | Entry::Race { .. } => false,
         }
     }
 
@@ -251,7 +280,8 @@ impl Entry {
                 });
             }
         }
-        let position = entries.iter().position(|e| matches!(e, Entry::Race(losers) if losers.contains(&loser)))?;
+        let position =
+            entries.iter().position(|e| matches!(e, Entry::Race { losers, .. } if losers.contains(&loser)))?;
         entries.insert(position, Entry::Stuck);
         Some(position)
     }
@@ -270,7 +300,8 @@ impl Entry {
 }
 
 /// A task whose effect may have to be undone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Done {
     pub node: NodeId,
     pub run: u32,
@@ -282,7 +313,8 @@ pub(super) struct Done {
     pub certain: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Rollback {
     pub todo: Vec<Entry>,
     pub problem: Problem,
@@ -455,7 +487,7 @@ impl State {
             .iter()
             .filter_map(|p| match p {
                 Parked::Outcome { call, .. } | Parked::Child { call, .. } => Some(*call),
-                Parked::Event { .. } => None,
+                Parked::Event { .. } | Parked::Message { .. } => None,
             })
             .collect();
         self.tokens
@@ -520,15 +552,23 @@ impl State {
         match &self.ended {
             Some(ended) => ended.status,
             None if self.start.is_none() => Status::Pending,
+            None if self.here != Location::Engine && self.tokens.is_empty() => Status::Completed,
             None if self.suspended.is_some() => Status::Suspended,
             None if self.wake() == Wake::Now => Status::Running,
+            // It is under way at another location.
+            None if self.here == Location::Engine && !self.tokens.contains_key(&ROOT) => Status::Running,
             None => Status::Waiting,
         }
     }
 
     /// Whether nothing can follow any more: ended, and every loser of a race has come home. It may be forgotten.
     pub fn is_closed(&self) -> bool {
-        self.ended.is_some() && self.tokens.is_empty()
+        self.ended.is_some() && self.tokens.is_empty() && self.losers.is_empty()
+    }
+
+    /// Whether the instance has ended, as its home knows.
+    pub fn is_ended(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// Where the result of this instance goes, when it is a sub-workflow somebody waits for.
@@ -586,6 +626,6 @@ fn name_unresolved(program: &Program, entry: &Entry, reason: &str, out: &mut Vec
                 name_unresolved(program, entry, reason, out);
             }
         }
-        Entry::Race(_) | Entry::Stuck => {}
+        Entry::Race { .. } | Entry::Stuck => {}
     }
 }

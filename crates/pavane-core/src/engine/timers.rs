@@ -96,8 +96,8 @@ impl Machine<'_> {
 
     fn cut_branches(&mut self, t: TokenId) {
         let Some(Pending::Join(join)) = self.token(t).map(|token| &token.pending) else { return };
-        for branch in join.first..join.first + join.count {
-            self.fence(TokenId(branch), true);
+        for branch in join.missing() {
+            self.fence(branch, true);
         }
         self.schedule(t, Go::Join);
     }

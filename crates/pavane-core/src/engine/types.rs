@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::Message;
 use crate::definition::CallOutput;
 use crate::event::CloudEvent;
 use crate::problem::Problem;
+use crate::program::Location;
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -41,6 +43,8 @@ pub enum Command {
     },
     /// An event reached a subscription of the instance.
     Event(CloudEvent),
+    /// A message from another location of the instance.
+    Message(Box<Message>),
     /// Time passed: [`State::wake_at`] is due.
     Tick,
     /// An operator cancels.
@@ -258,6 +262,8 @@ pub struct Child {
 /// What the machine may know about where it runs. The same on every machine that replays nothing: read by `decide` only.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
+    /// The location whose part of an instance it decides.
+    pub here: Location,
     /// Secrets granted to workflows, by name.
     pub secrets: BTreeMap<String, Value>,
     /// `$runtime`.

@@ -59,6 +59,7 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
         timeout,
         secrets: definition.secrets.clone(),
         subscriptions,
+        locations: vec![Location::Engine],
     })
 }
 
@@ -128,7 +129,7 @@ impl<'a> Compiler<'a> {
             reference: task.reference.as_str().into(),
             kind: kind(&task.kind),
             source: task.source.clone(),
-            location: Location::Engine,
+            location: None,
             condition: task.condition.as_ref().and_then(|s| self.expression(s, BEFORE, variables)),
             input: self.filter(&task.input, BEFORE, variables),
             output: self.filter(&task.output, AFTER, variables),

@@ -5,8 +5,9 @@
 
 mod compile;
 mod node;
+mod place;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use node::*;
@@ -33,6 +34,8 @@ pub struct Program {
     timeout: Option<DurationCode>,
     secrets: Vec<String>,
     subscriptions: Vec<Subscription>,
+    /// The engine, then the services that take part, by name.
+    locations: Vec<Location>,
 }
 
 /// Documents that a definition refers to by URI (schemas), fetched when it is deployed.
@@ -58,6 +61,29 @@ impl Program {
             }
         });
         uris
+    }
+
+    /// Compiles a definition for choreography: each effect is placed at the service that owns it.
+    ///
+    /// # Errors
+    /// As [`Program::compile`], and everything that cannot be placed (codes `P1xx`).
+    pub fn choreograph(
+        definition: &Definition,
+        resources: &Resources,
+        services: &BTreeSet<String>,
+    ) -> Result<Program, Vec<Diagnostic>> {
+        let program = compile::compile(definition, resources)?;
+        place::place(program, definition, services)
+    }
+
+    /// Where its instances live: the engine first, then the services that take part, by name.
+    pub fn locations(&self) -> &[Location] {
+        &self.locations
+    }
+
+    /// The mode its placement amounts to.
+    pub fn placed(&self) -> Mode {
+        if self.locations.len() > 1 { Mode::Choreography } else { Mode::Orchestration }
     }
 
     /// Name, version and mode.

@@ -2,22 +2,57 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::definition::{Backoff, CallOutput, Read};
 use crate::expression::{Expression, Schema, Template};
 use crate::time::Duration;
 use crate::value::Value;
 
 /// Index of a node in its program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct NodeId(pub u32);
 
-/// Where a node runs. Orchestration places every node at the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a part of an instance is. Orchestration has one location, the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum Location {
-    /// The orchestrator.
+    /// The engine: the home of every instance, where it starts and ends.
+    #[default]
     Engine,
     /// The participant of a service.
-    Service(String),
+    Service(Arc<str>),
+}
+
+/// The word for [`Location::Engine`]; no service can have this name.
+pub const ENGINE: &str = "engine";
+
+impl Location {
+    /// Whether it is the engine.
+    pub fn is_engine(&self) -> bool {
+        *self == Location::Engine
+    }
+
+    /// The name: that of the service, or `engine`.
+    pub fn name(&self) -> &str {
+        match self {
+            Location::Engine => ENGINE,
+            Location::Service(name) => name,
+        }
+    }
+}
+
+impl From<String> for Location {
+    fn from(name: String) -> Location {
+        if name == ENGINE { Location::Engine } else { Location::Service(name.into()) }
+    }
+}
+
+impl From<Location> for String {
+    fn from(location: Location) -> String {
+        location.name().to_owned()
+    }
 }
 
 /// One task.
@@ -31,8 +66,8 @@ pub struct Node {
     pub kind: &'static str,
     /// The task as data.
     pub source: Value,
-    /// Where it runs.
-    pub location: Location,
+    /// Where it runs; absent for a node that has no effect: it runs wherever the token is.
+    pub location: Option<Location>,
     pub(crate) condition: Option<Expression>,
     pub(crate) input: FilterCode,
     pub(crate) output: FilterCode,

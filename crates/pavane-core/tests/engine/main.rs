@@ -111,7 +111,7 @@ impl<'a> World<'a> {
             name,
             program,
             run,
-            host: Host { secrets, runtime },
+            host: Host { secrets, runtime, ..Host::default() },
             state: State::default(),
             journal: Vec::new(),
             shown: BTreeSet::new(),

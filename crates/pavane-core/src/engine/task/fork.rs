@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::event::{AfterRollback, Event, ReportKind, TokenId, Trace};
+use crate::engine::event::{Event, ReportKind, TokenId, Trace};
 use crate::engine::machine::{Go, Machine};
-use crate::engine::state::{Arrival, Fence, Home, Join, Pending};
-use crate::problem::{Kind, Problem};
+use crate::engine::state::{Arrival, Fence, Join, Pending};
+use crate::problem::Problem;
 use crate::program::{Act, NodeId};
 use crate::value::Value;
 
@@ -19,32 +19,14 @@ impl Machine<'_> {
         if branches.is_empty() {
             return Go::Leave(Value::array([]));
         }
-        let first = TokenId(self.state.next_token);
+        let first = TokenId(self.next_token());
         let count = u32::try_from(branches.len()).unwrap_or(u32::MAX);
-        self.emit(Event::Forked { t, first, count });
+        let at = self.host.here.clone();
+        self.emit(Event::Forked { t, first, count, at });
         for (index, branch) in (first.0..).zip(branches) {
             self.schedule(TokenId(index), Go::Enter(*branch));
         }
         Go::Wait
-    }
-
-    /// Whether a branch runs in a race.
-    pub fn races(&self, t: TokenId) -> bool {
-        let Some(Home::Branch { parent, .. }) = self.token(t).map(|token| token.home) else { return false };
-        matches!(self.top(parent), Some((_, node)) if matches!(node.act, Act::Fork { compete: true, .. }))
-    }
-
-    /// Brings a branch home.
-    pub fn report(&mut self, t: TokenId, report: ReportKind, problem: Option<Problem>) -> Option<Go> {
-        match self.token(t)?.home {
-            Home::Branch { parent, .. } => {
-                self.emit(Event::Reported { t, report, problem });
-                self.schedule(parent, Go::Join);
-                None
-            }
-            // It lost the race while it undid what it had done.
-            _ => self.roll_back(t, 0, false, Kind::Runtime.problem("the race was lost"), AfterRollback::Drop),
-        }
     }
 
     /// Looks at what has come home.
@@ -63,7 +45,7 @@ impl Machine<'_> {
 
     /// All branches are home of a fork that was fenced, or whose time is over.
     fn join_stopped(&mut self, t: TokenId) -> Option<Go> {
-        self.emit(Event::Joined { t, winner: None, context: None });
+        self.emit(Event::Joined { t, winner: None, context: None, at: self.host.here.clone() });
         let token = self.token(t)?;
         match token.timed_out {
             Some(over) if token.fence == Fence::Open => match over.depth {
@@ -86,7 +68,7 @@ impl Machine<'_> {
         let ended = join.arrived.values().any(|a| a.kind == ReportKind::Ended);
         let problem = first_problem(join);
         let context = if broken && !ended { None } else { self.merged(t, join) };
-        self.emit(Event::Joined { t, winner: None, context });
+        self.emit(Event::Joined { t, winner: None, context, at: self.host.here.clone() });
         match problem {
             _ if ended => Some(Go::End),
             Some(problem) => Some(Go::Fail(problem, Trace::None)),
@@ -103,12 +85,12 @@ impl Machine<'_> {
                 return None;
             }
             let problem = first_problem(join);
-            self.emit(Event::Joined { t, winner: None, context: None });
+            self.emit(Event::Joined { t, winner: None, context: None, at: self.host.here.clone() });
             return Some(problem.map_or(Go::Home, |problem| Go::Fail(problem, Trace::None)));
         };
-        let losers: Vec<TokenId> = (join.first..join.first + join.count).map(TokenId).collect();
+        let losers = join.missing();
         let context = (self.token(t)?.context != context).then_some(context);
-        self.emit(Event::Joined { t, winner: Some(winner), context });
+        self.emit(Event::Joined { t, winner: Some(winner), context, at: self.host.here.clone() });
         for loser in losers {
             self.fence(loser, false);
         }
@@ -117,7 +99,7 @@ impl Machine<'_> {
 
     fn fence_rest(&mut self, t: TokenId) {
         let Some(Pending::Join(join)) = self.token(t).map(|token| &token.pending) else { return };
-        for branch in (join.first..join.first + join.count).map(TokenId).collect::<Vec<_>>() {
+        for branch in join.missing() {
             self.fence(branch, false);
         }
     }

@@ -1,0 +1,198 @@
+//! Messages between the locations of one instance: what moves when a token does.
+//!
+//! A token is at one location or in one message, never at both. Messages may be repeated and may overtake each other:
+//! each is numbered by its sender for its receiver, and a receiver takes each number once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::TokenId;
+use super::state::{Arrival, Entry, Token};
+use super::types::Start;
+use crate::event::CloudEvent;
+use crate::id;
+use crate::problem::Problem;
+use crate::program::{Location, NodeId, Program};
+use crate::record::Status;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// The form of the data in a message. A participant refuses a form that it does not know.
+const FORM: &str = "v1";
+
+/// A message from one location of an instance to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// The instance.
+    pub instance: String,
+    /// Digest of the program that both locations follow.
+    pub digest: String,
+    /// Who sends.
+    pub from: Location,
+    /// Who receives.
+    pub to: Location,
+    /// Position among the messages from this sender to this receiver about this instance, from 1.
+    pub number: u64,
+    /// What a location that never saw the instance must know.
+    pub(super) header: Header,
+    /// What to do.
+    pub(super) body: Body,
+    /// References of tasks undone since the sender last said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) compensated: Vec<Arc<str>>,
+    /// What could not be undone, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unresolved: Vec<(Entry, String)>,
+}
+
+/// What every location knows of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Header {
+    pub start: Start,
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+/// What a message does at its receiver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Body {
+    /// A token goes on here.
+    Token { t: TokenId, token: Box<Token>, errand: Errand },
+    /// A branch came home to its join.
+    Report { parent: TokenId, t: TokenId, index: u32, arrival: Box<Arrival> },
+    /// A side of a rollback is undone.
+    Side { parent: TokenId, t: TokenId, halted: bool },
+    /// A loser of a race is gone; `stuck` when it left something that could not be undone.
+    Dropped { t: TokenId, stuck: bool },
+    /// A token, wherever it is or will come, begins nothing new.
+    Fence { t: TokenId, cut: bool },
+    /// An operator suspends or resumes; the highest order counts.
+    Suspend { on: bool, order: u64 },
+    /// An operator cuts waits for retries short.
+    Hasten,
+    /// Nothing but what was undone.
+    Undone,
+}
+
+/// Why a token comes to a location.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Errand {
+    /// To begin a task.
+    Enter(NodeId),
+    /// To undo the next entry of its rollback.
+    Undo,
+    /// Home: every task is done.
+    Finish,
+    /// Home: to end the instance so.
+    End { status: Status, problem: Option<Problem> },
+}
+
+/// What one location has had to do with another, for one instance.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub sent: u64,
+    /// Every number up to this was taken.
+    taken: u64,
+    /// Numbers above it that were.
+    ahead: BTreeSet<u64>,
+}
+
+impl Peer {
+    pub fn has_taken(&self, number: u64) -> bool {
+        number <= self.taken || self.ahead.contains(&number)
+    }
+
+    pub fn take(&mut self, number: u64) {
+        self.ahead.insert(number);
+        while self.ahead.remove(&(self.taken + 1)) {
+            self.taken += 1;
+        }
+    }
+}
+
+impl Message {
+    /// The message as a CloudEvent: its data is the message, its attributes are for the bus and for people.
+    pub fn to_event(&self, program: &Program, at: Timestamp) -> CloudEvent {
+        let document = program.document();
+        let (from, number) = (self.from.name(), self.number.to_string());
+        let data = serde_json::to_value(self).map(|data| Value::from(&data)).unwrap_or_default();
+        let attributes = [
+            ("specversion", "1.0".to_owned()),
+            ("id", id::derived(&[&self.instance, from, self.to.name(), &number])),
+            ("source", format!("/pavane/{}/{from}", document.namespace)),
+            ("type", format!("{}.{}.{}.{FORM}", document.namespace, document.name, self.what(program))),
+            ("time", at.to_string()),
+            ("datacontenttype", "application/json".to_owned()),
+            ("subject", self.subject(program)),
+            ("correlationid", self.header.start.correlation_id.clone()),
+            ("partitionkey", self.instance.clone()),
+            ("pvninstance", self.instance.clone()),
+            ("pvnworkflow", format!("{}.{}", document.namespace, document.name)),
+            ("pvnversion", document.version.clone()),
+            ("pvndigest", self.digest.get(..16).unwrap_or(&self.digest).to_owned()),
+            ("pvnto", self.to.name().to_owned()),
+            ("pvnkind", self.kind().to_owned()),
+        ];
+        let attributes = attributes.into_iter().map(|(name, value)| (name, Value::text(value)));
+        let envelope = Value::object(attributes.chain([("data", data)]));
+        CloudEvent::trusted(envelope)
+    }
+
+    /// Reads a message from a CloudEvent.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn from_event(event: &CloudEvent) -> Result<Message, String> {
+        let kind = event.type_();
+        if kind.rsplit('.').next() != Some(FORM) {
+            return Err(format!("an event of type `{kind}` is no message of the form {FORM}"));
+        }
+        serde_json::from_str(&event.data().to_json())
+            .map_err(|e| format!("the data of event {} is no message: {e}", event.id()))
+    }
+
+    /// Whether an event is a message between locations, not an event of the author's.
+    pub fn is_message(event: &CloudEvent) -> bool {
+        event.envelope().get("pvnkind").is_some()
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.body {
+            Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. } | Body::Undone => {
+                "token"
+            }
+            Body::Fence { .. } | Body::Suspend { .. } | Body::Hasten => "fence",
+        }
+    }
+
+    /// The task the message leads to, or what it is about.
+    fn what(&self, program: &Program) -> String {
+        match &self.body {
+            Body::Token { errand: Errand::Enter(node), .. } => format!("{}.due", program.node(*node).name),
+            Body::Token { errand: Errand::Undo, .. } => "rollback".into(),
+            Body::Token { .. } => "finished".into(),
+            Body::Report { .. } => "branch.reported".into(),
+            Body::Side { .. } => "rollback.reported".into(),
+            Body::Dropped { .. } => "branch.dropped".into(),
+            Body::Fence { .. } => "fence".into(),
+            Body::Suspend { on: true, .. } => "suspend".into(),
+            Body::Suspend { .. } => "resume".into(),
+            Body::Hasten => "hasten".into(),
+            Body::Undone => "undone".into(),
+        }
+    }
+
+    fn subject(&self, program: &Program) -> String {
+        match &self.body {
+            Body::Token { errand: Errand::Enter(node), .. } => program.node(*node).reference.to_string(),
+            _ => self.instance.clone(),
+        }
+    }
+}
