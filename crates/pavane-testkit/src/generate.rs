@@ -9,7 +9,7 @@ const MAX_TASKS: usize = 14;
 /// How deep they nest.
 const MAX_DEPTH: usize = 3;
 /// Services that exist.
-const SERVICES: usize = 4;
+pub const SERVICES: usize = 4;
 
 /// A random document. Every call to a service `sN` can be undone by the function `undo-sN` of the same service.
 pub fn document(chance: &mut Chance) -> Value {

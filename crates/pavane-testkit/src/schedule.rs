@@ -7,11 +7,14 @@
 //! [`run`] plays as the product does. [`run_broken`] breaks one thing of the driver or the services on purpose: the
 //! invariants must notice, or they prove nothing.
 
+use std::collections::BTreeSet;
+
 use pavane_core::engine::{
-    Call, Certainty, Command, Effect, Event, Host, HttpRequest, Input, Outcome, Rejected, Request, Start, State, decide,
+    Call, Certainty, Command, Effect, Event, Host, HttpRequest, Input, Message, Outcome, Rejected, Request, Start,
+    State, decide,
 };
 use pavane_core::event::CloudEvent;
-use pavane_core::program::Program;
+use pavane_core::program::{Location, Program};
 use pavane_core::record::JournalEntry;
 use pavane_core::{Timestamp, Value};
 
@@ -56,11 +59,15 @@ pub enum Breakage {
     EndedTwice,
     /// An event is taken in twice.
     EventTwice,
+    /// A message between locations is lost.
+    LostMessage,
+    /// A message between locations is taken in twice.
+    MessageTwice,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 10] = [
+    pub const ALL: [Breakage; 12] = [
         Breakage::LostEntry,
         Breakage::LostAtCrash,
         Breakage::EffectBeforeCommit,
@@ -71,6 +78,8 @@ impl Breakage {
         Breakage::NoTombstone,
         Breakage::EndedTwice,
         Breakage::EventTwice,
+        Breakage::LostMessage,
+        Breakage::MessageTwice,
     ];
 }
 
@@ -88,55 +97,148 @@ pub fn run(program: &Program, seed: u64) -> Result<Run, (String, Vec<String>)> {
 /// What broke, and what happened up to there.
 pub fn run_broken(program: &Program, seed: u64, breakage: Option<Breakage>) -> Result<Run, (String, Vec<String>)> {
     // A trace costs more than the run: it is written when there is something to tell, by the same run once more.
-    once(program, seed, breakage, false).or_else(|_| once(program, seed, breakage, true))
+    let mut world = world(program, seed, seed, breakage, false);
+    play(&mut world).or_else(|_| {
+        world = self::world(program, seed, seed, breakage, false);
+        world.tracing = true;
+        play(&mut world)
+    })?;
+    Ok(world.run)
 }
 
-fn once(program: &Program, seed: u64, breakage: Option<Breakage>, tracing: bool) -> Result<Run, (String, Vec<String>)> {
-    let mut world = World {
+/// Runs one schedule in which only services refuse; what is seen from outside.
+///
+/// # Errors
+/// What broke, and what happened up to there.
+pub fn observe(program: &Program, seed: u64, services: u64) -> Result<Observation, (String, Vec<String>)> {
+    let mut world = world(program, seed, services, None, true);
+    world.tracing = true;
+    play(&mut world)?;
+    Ok(Observation::of(&world))
+}
+
+/// What a run looks like from outside, wherever its tasks ran.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Status, output and error of the instance.
+    pub end: String,
+    /// Requests that services executed: the key and what was asked.
+    pub calls: BTreeSet<String>,
+    /// Keys that were undone.
+    pub undone: BTreeSet<String>,
+    /// Ids of the events published.
+    pub emitted: BTreeSet<String>,
+    /// Whether a branch was stopped for a fault of a sibling: how far it came, time decided.
+    pub raced: bool,
+}
+
+impl Observation {
+    fn of(world: &World<'_>) -> Observation {
+        let record = world.parts[0].state.record(world.program);
+        let emitted = events(&world.history).filter_map(|event| match event {
+            Event::Emitted { event, .. } => Some(event.id()),
+            _ => None,
+        });
+        Observation {
+            end: timeless(&format!(
+                "{} {:?} {:?} {:?}",
+                record.status.as_str(),
+                record.output,
+                record.error,
+                record.compensation.status
+            )),
+            calls: world
+                .services
+                .answers
+                .iter()
+                .map(|(key, answer)| timeless(&format!("{key} {}", answer.request)))
+                .collect(),
+            undone: world.services.answers.values().filter(|a| a.effect).filter_map(|a| a.undoes.clone()).collect(),
+            emitted: emitted.collect(),
+            raced: events(&world.history).any(|event| matches!(event, Event::Fenced { .. })),
+        }
+    }
+}
+
+fn play(world: &mut World<'_>) -> Result<(), (String, Vec<String>)> {
+    world.play().map_err(|broken| (broken, std::mem::take(&mut world.trace)))
+}
+
+fn world(program: &Program, seed: u64, services: u64, breakage: Option<Breakage>, calm: bool) -> World<'_> {
+    World {
         program,
-        host: Host::default(),
         chance: Chance::new(seed),
-        services: Services::new(seed),
-        state: State::default(),
-        journal: Vec::new(),
-        answers: Vec::new(),
+        services: Services::new(services),
+        parts: program.locations().iter().map(Part::at).collect(),
+        p: 0,
+        history: Vec::new(),
+        messages: Vec::new(),
         late: Vec::new(),
         events: Vec::new(),
         breakage,
-        tracing,
-        asked: Vec::new(),
-        recovered: Vec::new(),
+        calm,
+        tracing: false,
         now: Timestamp(1_700_000_000_000),
         run: Run::default(),
         trace: Vec::new(),
-    };
-    world.play().map_err(|broken| (broken, std::mem::take(&mut world.trace)))?;
-    Ok(world.run)
+    }
 }
 
 struct World<'a> {
     program: &'a Program,
-    host: Host,
     chance: Chance,
     services: Services,
-    state: State,
-    /// What is durable.
-    journal: Vec<JournalEntry>,
-    /// Answers under way.
-    answers: Vec<Command>,
+    /// One for each location: the engine, then the participants.
+    parts: Vec<Part>,
+    /// The part that moves.
+    p: usize,
+    /// What every part committed, in the order of the commits.
+    history: Vec<JournalEntry>,
+    /// Messages sent and durable, as bytes. They are delivered in any order.
+    messages: Vec<Vec<u8>>,
     /// Requests that were given up and may still arrive.
     late: Vec<Call>,
     /// Events published so far.
     events: Vec<CloudEvent>,
     breakage: Option<Breakage>,
+    /// Nothing goes wrong but what the services refuse.
+    calm: bool,
     tracing: bool,
+    now: Timestamp,
+    run: Run,
+    trace: Vec<String>,
+}
+
+/// One location's part of the instance, and its driver.
+struct Part {
+    host: Host,
+    state: State,
+    /// What is durable.
+    journal: Vec<JournalEntry>,
+    /// Answers under way.
+    answers: Vec<Command>,
     /// Calls made since the last crash and not answered.
     asked: Vec<u32>,
     /// Calls that were outstanding at a crash: they may have been made before it.
     recovered: Vec<u32>,
-    now: Timestamp,
-    run: Run,
-    trace: Vec<String>,
+}
+
+impl Part {
+    fn told(&self) -> String {
+        let owed: Vec<u32> = self.state.outstanding().iter().map(|effect| effect.call_id().0).collect();
+        format!("{} is {} and waits for {owed:?}", self.host.here.name(), self.state.status().as_str())
+    }
+
+    fn at(location: &Location) -> Part {
+        Part {
+            host: Host { here: location.clone(), ..Host::default() },
+            state: State::default(),
+            journal: Vec::new(),
+            answers: Vec::new(),
+            asked: Vec::new(),
+            recovered: Vec::new(),
+        }
+    }
 }
 
 impl World<'_> {
@@ -148,31 +250,74 @@ impl World<'_> {
             parent: None,
         };
         self.take(Command::Start(start))?;
-        while !self.state.is_closed() {
+        while !self.at_rest() {
             if self.run.steps > MAX_STEPS {
-                return Err(format!(
-                    "the run does not end: {:?} is {:?}",
-                    self.state.outstanding(),
-                    self.state.status()
-                ));
+                let parts: Vec<String> = self.parts.iter().map(Part::told).collect();
+                return Err(format!("the run does not end: {}", parts.join("; ")));
             }
             self.move_once()?;
         }
+        self.p = 0;
         while let Some(call) = self.late.pop() {
             self.arrive(&call)?;
         }
         if self.broken(Breakage::EndedTwice) {
-            self.journal.extend(self.journal.last().cloned());
+            self.history.extend(self.history.last().cloned());
         }
         if let Some(Breakage::EventTwice | Breakage::EndedTwice) = self.breakage {
-            return invariants::at_end(self.program, &self.state, &self.journal, &self.services);
+            return invariants::at_end(self.program, &self.parts[0].state, &self.history, &self.services);
         }
         let replayed = self.replayed()?;
-        invariants::at_end(self.program, &replayed, &self.journal, &self.services)
+        invariants::at_end(self.program, &replayed, &self.history, &self.services)
+    }
+
+    /// Nothing of the instance is under way any more, anywhere.
+    fn at_rest(&self) -> bool {
+        self.parts[0].state.is_closed()
+            && self.messages.is_empty()
+            && self.parts.iter().all(|part| part.state.is_idle())
+    }
+
+    fn noisy(&self) -> bool {
+        !self.calm && self.run.steps < QUIET_AFTER
+    }
+
+    /// A part that has something to do, or any.
+    fn choose(&mut self) {
+        let busy: Vec<usize> = (0..self.parts.len()).filter(|p| !self.parts[*p].state.is_idle()).collect();
+        self.p = if busy.is_empty() { 0 } else { busy[self.chance.below(busy.len())] };
+    }
+
+    /// Keeps messages as the bus does: with the commit that sends them.
+    fn post(&mut self, send: &[Message]) -> Result<(), String> {
+        for message in send {
+            if self.broken(Breakage::LostMessage) && self.chance.percent(5) {
+                continue;
+            }
+            let event = message.to_event(self.program, self.now);
+            self.messages.push(serde_json::to_vec(&event).map_err(|e| e.to_string())?);
+        }
+        Ok(())
+    }
+
+    /// Delivers a message; now and then it comes again later.
+    fn deliver(&mut self, noisy: bool) -> Result<(), String> {
+        let index = self.chance.below(self.messages.len());
+        let again = noisy && self.chance.percent(12);
+        let bytes = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
+        let event: CloudEvent = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+        let mut message = Message::from_event(&event)?;
+        if again && self.broken(Breakage::MessageTwice) {
+            message.number += 1_000;
+        }
+        let to = self.program.locations().iter().position(|at| *at == message.to);
+        self.p = to.ok_or_else(|| format!("a message is for {}, which takes no part", message.to.name()))?;
+        self.take(Command::Message(Box::new(message)))
     }
 
     fn move_once(&mut self) -> Result<(), String> {
-        let noisy = self.run.steps < QUIET_AFTER;
+        let noisy = self.noisy();
+        self.choose();
         if noisy && self.chance.percent(6) {
             return self.crash();
         }
@@ -182,9 +327,14 @@ impl World<'_> {
                 1..=3 => Command::Suspend,
                 _ => Command::Retry,
             };
+            self.p = 0;
             return self.take(command);
         }
-        if self.state.status() == pavane_core::record::Status::Suspended && self.chance.percent(30) {
+        if !self.messages.is_empty() && self.chance.percent(60) {
+            return self.deliver(noisy);
+        }
+        if self.parts[0].state.status() == pavane_core::record::Status::Suspended && self.chance.percent(30) {
+            self.p = 0;
             return self.take(Command::Resume);
         }
         if !self.late.is_empty() && self.chance.percent(10) {
@@ -192,10 +342,11 @@ impl World<'_> {
             self.arrive(&call)?;
         }
         if !self.program.subscriptions().is_empty() && self.chance.percent(8) {
+            self.p = 0;
             return self.event(noisy);
         }
         self.perform()?;
-        if !self.answers.is_empty() && self.chance.percent(85) {
+        if !self.parts[self.p].answers.is_empty() && self.chance.percent(85) {
             return self.answer(noisy);
         }
         self.pass_time()
@@ -203,30 +354,30 @@ impl World<'_> {
 
     /// Makes every outstanding call that is not under way.
     fn perform(&mut self) -> Result<(), String> {
-        for effect in self.state.outstanding() {
-            if self.asked.contains(&effect.call_id().0) {
+        for effect in self.parts[self.p].state.outstanding() {
+            if self.parts[self.p].asked.contains(&effect.call_id().0) {
                 continue;
             }
-            if self.run.steps < QUIET_AFTER && self.chance.percent(3) {
+            if self.noisy() && self.chance.percent(3) {
                 // Before the effect: the decision is durable, the call is not made.
                 return self.crash();
             }
-            self.asked.push(effect.call_id().0);
+            self.parts[self.p].asked.push(effect.call_id().0);
             let answer = match effect {
                 Effect::Call(call) => Command::Outcome { call: call.id, outcome: self.call(&call)? },
                 Effect::StartChild { call, child } => Command::Child { call, result: self.services.child(&child)? },
             };
-            self.answers.push(answer);
+            self.parts[self.p].answers.push(answer);
         }
         Ok(())
     }
 
     fn call(&mut self, call: &Call) -> Result<Outcome, String> {
-        let noisy = self.run.steps < QUIET_AFTER;
+        let noisy = self.noisy();
         if noisy && self.chance.percent(3) {
             self.tell(|| format!("  {} {} never leaves", call.reference, short(&call.key)));
             // After a crash nobody can say so any more.
-            let before = self.recovered.contains(&call.id.0);
+            let before = self.parts[self.p].recovered.contains(&call.id.0);
             return Ok(failure(500, if before { Certainty::Indeterminate } else { Certainty::NotSent }));
         }
         if noisy && self.chance.percent(2) {
@@ -247,11 +398,11 @@ impl World<'_> {
     }
 
     fn answer(&mut self, noisy: bool) -> Result<(), String> {
-        let index = self.chance.below(self.answers.len());
+        let index = self.chance.below(self.parts[self.p].answers.len());
         let command = if noisy && self.chance.percent(10) {
-            self.answers[index].clone()
+            self.parts[self.p].answers[index].clone()
         } else {
-            self.answers.swap_remove(index)
+            self.parts[self.p].answers.swap_remove(index)
         };
         self.take(command)
     }
@@ -314,8 +465,11 @@ impl World<'_> {
     }
 
     fn pass_time(&mut self) -> Result<(), String> {
-        match self.state.next_timer() {
-            Some(at) if self.answers.is_empty() || self.chance.percent(20) => {
+        let busy = self.parts.iter().any(|part| !part.answers.is_empty()) || !self.messages.is_empty();
+        let next = self.parts.iter().enumerate().filter_map(|(p, part)| Some((part.state.next_timer()?, p))).min();
+        match next {
+            Some((at, p)) if !busy || (!self.calm && self.chance.percent(20)) => {
+                self.p = p;
                 self.now = self.now.max(at);
                 self.take(Command::Tick)
             }
@@ -331,55 +485,67 @@ impl World<'_> {
     fn take(&mut self, command: Command) -> Result<(), String> {
         self.run.steps += 1;
         self.now = self.now.plus_millis(1);
-        let name = if self.tracing { format!("{command:?}") } else { String::new() };
-        let before = self.state.clone();
-        match decide(self.program, &self.host, &mut self.state, Input { at: self.now, command }) {
+        let name = match &command {
+            _ if !self.tracing => String::new(),
+            Command::Message(message) => message.to_event(self.program, self.now).envelope().to_json(),
+            command => format!("{command:?}"),
+        };
+        let before = self.parts[self.p].state.clone();
+        let Part { host, state, .. } = &mut self.parts[self.p];
+        match decide(self.program, host, state, Input { at: self.now, command }) {
             Ok(step) => {
-                self.tell(|| format!("{} {} <- {}", step.entry.seq, step.entry.event_type, clip(&name)));
-                for event in &step.events {
+                let here = self.program.locations()[self.p].name().to_owned();
+                self.tell(|| format!("{here} {} {} <- {}", step.entry.seq, step.entry.event_type, clip(&name)));
+                for event in step.events.iter().filter(|event| !matches!(event, Event::Arrived { .. })) {
                     self.tell(|| format!("    {}", clip(&format!("{event:?}"))));
                 }
                 if self.broken(Breakage::EffectBeforeCommit) && self.run.steps < QUIET_AFTER {
-                    return self.perform_early(step.entry);
+                    return self.perform_early(step.entry, &step.send);
                 }
-                if step.entry.seq != self.journal.len() as u64 + 1 {
-                    return Err(format!("step {} does not follow {}", step.entry.seq, self.journal.len()));
+                if step.entry.seq != self.parts[self.p].journal.len() as u64 + 1 {
+                    return Err(format!(
+                        "step {} does not follow {}",
+                        step.entry.seq,
+                        self.parts[self.p].journal.len()
+                    ));
                 }
                 if self.broken(Breakage::LostEntry) && self.chance.percent(5) {
                     return Ok(());
                 }
                 if self.broken(Breakage::EventTwice) && step.entry.event_type == "event.received" {
-                    self.journal.push(step.entry.clone());
-                    return invariants::events_once(&[&self.journal[..], &[step.entry]].concat());
+                    self.history.push(step.entry.clone());
+                    return invariants::events_once(&[&self.history[..], &[step.entry]].concat());
                 }
-                self.journal.push(step.entry);
-                Ok(())
+                self.parts[self.p].journal.push(step.entry.clone());
+                self.history.push(step.entry);
+                self.post(&step.send)
             }
             Err(Rejected::Invalid(problem)) => Err(format!("the start was refused: {problem:?}")),
-            Err(_) if format!("{before:?}") == format!("{:?}", self.state) => Ok(()),
+            Err(_) if format!("{before:?}") == format!("{:?}", self.parts[self.p].state) => Ok(()),
             Err(refused) => Err(format!("{refused:?} of {name} changed the state")),
         }
     }
 
     /// What a broken driver does: the effects first, and then perhaps a crash before the commit.
-    fn perform_early(&mut self, entry: JournalEntry) -> Result<(), String> {
-        for effect in self.state.outstanding() {
+    fn perform_early(&mut self, entry: JournalEntry, send: &[Message]) -> Result<(), String> {
+        for effect in self.parts[self.p].state.outstanding() {
             if let Effect::Call(call) = effect
-                && !self.asked.contains(&call.id.0)
+                && !self.parts[self.p].asked.contains(&call.id.0)
             {
-                self.asked.push(call.id.0);
+                self.parts[self.p].asked.push(call.id.0);
                 let outcome = self.call(&call)?;
-                self.answers.push(Command::Outcome { call: call.id, outcome });
+                self.parts[self.p].answers.push(Command::Outcome { call: call.id, outcome });
             }
         }
-        if !self.journal.is_empty() && self.chance.percent(10) {
-            self.answers.clear();
-            self.asked.clear();
-            self.state = self.replayed()?;
+        if !self.parts[self.p].journal.is_empty() && self.chance.percent(10) {
+            self.parts[self.p].answers.clear();
+            self.parts[self.p].asked.clear();
+            self.parts[self.p].state = self.replayed()?;
             return Ok(());
         }
-        self.journal.push(entry);
-        Ok(())
+        self.parts[self.p].journal.push(entry.clone());
+        self.history.push(entry);
+        self.post(send)
     }
 
     /// Loses everything that is not durable, and comes back.
@@ -388,24 +554,26 @@ impl World<'_> {
         self.run.crashes += 1;
         self.tell(|| "crash".into());
         if self.broken(Breakage::LostAtCrash) {
-            self.journal.pop();
+            self.parts[self.p].journal.pop();
         }
-        self.answers.clear();
-        self.asked.clear();
+        self.parts[self.p].answers.clear();
+        self.parts[self.p].asked.clear();
         let replayed = self.replayed()?;
-        let (live, back) = (format!("{:?}", self.state), format!("{replayed:?}"));
+        let (live, back) = (format!("{:?}", self.parts[self.p].state), format!("{replayed:?}"));
         if live != back {
             return Err(format!("replay differs from what was lost:\n{live}\n{back}"));
         }
-        self.state = replayed;
-        self.recovered = self.state.outstanding().iter().map(|effect| effect.call_id().0).collect();
+        self.parts[self.p].state = replayed;
+        self.parts[self.p].recovered =
+            self.parts[self.p].state.outstanding().iter().map(|effect| effect.call_id().0).collect();
         self.now = self.now.plus_millis(self.chance.below(5_000) as i64);
         Ok(())
     }
 
     /// The state as committed bytes give it.
     fn replayed(&self) -> Result<State, String> {
-        let bytes: Vec<Vec<u8>> = self.journal.iter().filter_map(|entry| serde_json::to_vec(entry).ok()).collect();
+        let bytes: Vec<Vec<u8>> =
+            self.parts[self.p].journal.iter().filter_map(|entry| serde_json::to_vec(entry).ok()).collect();
         let entries: Vec<JournalEntry> = bytes.iter().filter_map(|b| serde_json::from_slice(b).ok()).collect();
         State::replay(self.program, &entries)
     }
@@ -416,10 +584,17 @@ pub fn events(journal: &[JournalEntry]) -> impl Iterator<Item = Event> {
     journal.iter().flat_map(|entry| serde_json::from_str::<Vec<Event>>(&entry.payload).unwrap_or_default())
 }
 
+/// A text without the times in it: they are the schedule's.
+fn timeless(text: &str) -> String {
+    let mut parts = text.split("\"time\":\"");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |out, part| out + part.split_once('"').map_or("", |(_, rest)| rest))
+}
+
 fn short(key: &str) -> &str {
     key.get(..8).unwrap_or(key)
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(220).collect()
+    text.chars().take(300).collect()
 }

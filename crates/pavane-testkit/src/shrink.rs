@@ -2,31 +2,31 @@
 
 use serde_json::Value;
 
-use crate::{Failure, compile, generate, schedule};
+use crate::{Failure, Placement, generate, placements, schedule};
 
 /// Schedules tried for each smaller document: taking a task out shifts the schedule of the seed.
 const TRIES: u64 = 300;
 
 /// The smallest failing document found, with its seed and trace.
-pub fn shrink(document: Value, seed: u64) -> Failure {
+pub fn shrink(document: Value, placement: Placement, seed: u64) -> Failure {
     let mut best = (document, seed);
     while let Some(smaller) = candidates(&best.0).into_iter().find_map(|candidate| {
-        let seed = failing_seed(&candidate, best.1)?;
+        let seed = failing_seed(&candidate, placement, best.1)?;
         Some((candidate, seed))
     }) {
         best = smaller;
     }
     let (document, seed) = best;
-    let (broken, trace) = match compile(&document) {
-        Ok(program) => schedule::run(&program, seed).err().unwrap_or_default(),
+    let (broken, trace) = match placements(&document) {
+        Ok(programs) => schedule::run(placement.of(&programs), seed).err().unwrap_or_default(),
         Err(broken) => (broken, Vec::new()),
     };
     Failure { seed, document: generate::text(&document), broken, trace }
 }
 
-fn failing_seed(document: &Value, first: u64) -> Option<u64> {
-    let program = compile(document).ok()?;
-    (0..TRIES).map(|n| first.wrapping_add(n)).find(|seed| schedule::run(&program, *seed).is_err())
+fn failing_seed(document: &Value, placement: Placement, first: u64) -> Option<u64> {
+    let programs = placements(document).ok()?;
+    (0..TRIES).map(|n| first.wrapping_add(n)).find(|seed| schedule::run(placement.of(&programs), *seed).is_err())
 }
 
 /// Every document with one thing less: a task of a list, an option of a task, or a task replaced by its body.

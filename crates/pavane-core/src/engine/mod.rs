@@ -277,7 +277,6 @@ impl Machine<'_> {
             return Err(Rejected::Conflict("the instance is not suspended".into()));
         }
         let parked = self.wake_up();
-        self.order_suspension(false);
         self.take_parked(parked);
         Ok(Cause { event_type: "resumed", ..Cause::default() })
     }
@@ -289,6 +288,9 @@ impl Machine<'_> {
         }
         let parked = self.state.parked.clone();
         self.emit(Event::Resumed {});
+        if self.host.here.is_engine() {
+            self.order_suspension(false);
+        }
         parked
     }
 

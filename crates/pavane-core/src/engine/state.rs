@@ -566,6 +566,11 @@ impl State {
         self.ended.is_some() && self.tokens.is_empty() && self.losers.is_empty()
     }
 
+    /// Whether nothing of the instance is here, and nothing is to come home to here.
+    pub fn is_idle(&self) -> bool {
+        self.tokens.is_empty() && self.losers.is_empty()
+    }
+
     /// Whether the instance has ended, as its home knows.
     pub fn is_ended(&self) -> bool {
         self.ended.is_some()

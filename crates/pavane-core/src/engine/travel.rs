@@ -128,7 +128,10 @@ impl Machine<'_> {
                 self.pass_on_undone();
                 self.wake_drains();
             }
-            Body::Fence { t, cut } => self.fence(t, cut),
+            Body::Fence { t, cut } if self.token(t).is_some() => self.fence(t, cut),
+            // It may come yet. Whoever fenced it has told everybody.
+            Body::Fence { t, cut } if self.fences_more(t, cut) => self.emit(Event::FencedAway { t, cut }),
+            Body::Fence { .. } => {}
             Body::Suspend { on, order } => self.follow_suspension(on, order),
             Body::Hasten => drop(self.hasten()),
             Body::Undone => self.pass_on_undone(),
@@ -171,6 +174,8 @@ impl Machine<'_> {
                 self.emit(Event::Departed { t });
                 None
             }
+            // It was away when the race was decided.
+            Home::Branch { .. } if self.state.losers.contains(&t) => self.lost(t),
             Home::Branch { parent, .. } => {
                 self.emit(Event::Reported { t, report, problem });
                 self.schedule(parent, Go::Join);
@@ -210,11 +215,15 @@ impl Machine<'_> {
 
     /// Fences a token that is not here: whoever has it, or will have it, stores the fence.
     pub fn fence_away(&mut self, t: TokenId, cut: bool) {
-        if self.program.locations().len() < 2 || self.state.fenced.get(&t).is_some_and(|before| *before >= cut) {
+        if self.program.locations().len() < 2 || !self.fences_more(t, cut) {
             return;
         }
         self.emit(Event::FencedAway { t, cut });
         self.tell_all(&Body::Fence { t, cut });
+    }
+
+    fn fences_more(&self, t: TokenId, cut: bool) -> bool {
+        self.state.fenced.get(&t).is_none_or(|gives_up| cut && !gives_up)
     }
 
     /// Tells every other location.
