@@ -15,6 +15,8 @@ use stage::{Stages, cargo, program};
 const SCHEDULES: &str = "100000";
 /// And in a quick one.
 const QUICK_SCHEDULES: &str = "5000";
+/// Documents it compares in both placements in a quick one.
+const QUICK_DOCUMENTS: &str = "1000";
 
 #[derive(Parser)]
 #[command(about = "Automation of the project")]
@@ -87,7 +89,7 @@ fn test(stages: &mut Stages, quick: bool) {
     tidy::run(stages);
     if quick {
         let mut others = cargo(&["test", "--workspace", "--exclude", "pavane"]);
-        others.env("PAVANE_SCHEDULES", QUICK_SCHEDULES);
+        others.env("PAVANE_SCHEDULES", QUICK_SCHEDULES).env("PAVANE_DOCUMENTS", QUICK_DOCUMENTS);
         stages.run("tests but for the binary's", others);
         stages.run("conformance features", cargo(&["test", "--package", "pavane", "--lib", "--test", "ctk"]));
         return;
