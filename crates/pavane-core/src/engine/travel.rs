@@ -56,6 +56,11 @@ impl Machine<'_> {
     pub fn send(&mut self, to: Location, body: Body) {
         let Some(start) = self.state.start.clone() else { return };
         let number = self.state.peers.get(&to).map_or(0, |peer| peer.sent) + 1;
+        // News of what was undone goes towards the home, and never from there.
+        let (compensated, unresolved) = match self.host.here {
+            Location::Engine => Default::default(),
+            Location::Service(_) => (self.state.compensated.clone(), self.state.unresolved.clone()),
+        };
         self.send.push(Message {
             instance: start.id.clone(),
             digest: self.program.digest().to_owned(),
@@ -64,8 +69,8 @@ impl Machine<'_> {
             number,
             header: Header { start, started_at: self.state.started_at, deadline: self.state.deadline },
             body,
-            compensated: self.state.compensated.clone(),
-            unresolved: self.state.unresolved.clone(),
+            compensated,
+            unresolved,
         });
         self.emit(Event::Sent { to, number });
     }
