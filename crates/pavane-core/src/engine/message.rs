@@ -159,11 +159,6 @@ impl Message {
             .map_err(|e| format!("the data of event {} is no message: {e}", event.id()))
     }
 
-    /// Whether an event is a message between locations, not an event of the author's.
-    pub fn is_message(event: &CloudEvent) -> bool {
-        event.envelope().get("pvnkind").is_some()
-    }
-
     fn kind(&self) -> &'static str {
         match self.body {
             Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. } | Body::Undone => {
