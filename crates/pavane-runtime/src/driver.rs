@@ -438,7 +438,7 @@ impl Driver {
                     tasks: step.tasks,
                     subscriptions: step.subscriptions,
                     publish: step.publish,
-                    consumed: None,
+                    ..Commit::default()
                 });
                 if let Some(at) = timer {
                     self.timers.remove(&(at, id.to_owned()));

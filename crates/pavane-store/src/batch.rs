@@ -5,7 +5,7 @@
 
 use pavane_core::Timestamp;
 
-use crate::{Commit, Due, Error, Query};
+use crate::{Commit, Due, Error, OBSERVED, Query};
 
 /// Rows a listing returns at most: a page that a person can still read and a reader need not hold for long.
 const MAX_PAGE: usize = 1_000;
@@ -35,7 +35,7 @@ pub(crate) fn check(
         };
         let mut seq = known.unwrap_or(0);
         if let Some(entry) = &commit.entry {
-            if entry.seq != seq + 1 {
+            if entry.seq != seq + 1 || entry.seq >= OBSERVED {
                 return Err(Error::Conflict { instance: owner.to_owned(), seq: entry.seq });
             }
             seq = entry.seq;
@@ -59,7 +59,8 @@ pub(crate) fn owner<'a>(path: &str, commit: &'a Commit) -> Result<Option<&'a str
     let entry = commit.entry.as_ref().map(|e| e.workflow_instance_id.as_str());
     let instance = commit.instance.as_ref().map(|i| i.id.as_str());
     let tasks = commit.tasks.iter().map(|t| t.workflow_instance_id.as_str());
-    let mut names = entry.into_iter().chain(instance).chain(tasks);
+    let observed = commit.observed.iter().map(|e| e.workflow_instance_id.as_str());
+    let mut names = entry.into_iter().chain(instance).chain(tasks).chain(observed);
     let Some(owner) = names.next() else {
         return match commit.subscriptions {
             Some(_) => Err(wrong(path, "subscriptions came without a row that names their instance".into())),
@@ -69,8 +70,11 @@ pub(crate) fn owner<'a>(path: &str, commit: &'a Commit) -> Result<Option<&'a str
     if let Some(other) = names.find(|name| *name != owner) {
         return Err(wrong(path, format!("one commit holds rows of two instances, {owner} and {other}")));
     }
-    let of_entry = commit.entry.as_ref().and_then(|e| e.service_task_id.as_deref());
-    for id in commit.tasks.iter().map(|t| t.id.as_str()).chain(of_entry) {
+    if let Some(entry) = commit.observed.iter().find(|e| e.seq < OBSERVED) {
+        return Err(wrong(path, format!("position {} of {owner} is its own, not one that was observed", entry.seq)));
+    }
+    let of_entries = commit.entry.iter().chain(&commit.observed).filter_map(|e| e.service_task_id.as_deref());
+    for id in commit.tasks.iter().map(|t| t.id.as_str()).chain(of_entries) {
         if run_number(owner, id).is_none() {
             return Err(wrong(path, format!("task id `{id}` is not of the form `{owner}:{{run number}}`")));
         }

@@ -33,8 +33,43 @@ pub struct Commit {
     pub subscriptions: Option<Vec<Subscription>>,
     /// Events published by this step, appended to the outbox in order.
     pub publish: Vec<CloudEvent>,
-    /// How far a reader of the outbox has come: its name and the position it has dealt with.
+    /// How far a reader of a log has come: its name and the position it has dealt with.
     pub consumed: Option<(String, u64)>,
+    /// Messages to other locations (the attribute `pvnto` names the receiver), appended to those on their way, in order.
+    pub send: Vec<CloudEvent>,
+    /// Positions of messages that their receivers have: they are forgotten. One that is gone already is passed over.
+    pub delivered: Vec<u64>,
+    /// Positions of messages that no receiver will ever take, each with the reason: they become dead letters.
+    pub dead: Vec<(u64, String)>,
+    /// Positions of dead letters to send again. Each goes behind the messages on their way, at a new position.
+    pub redrive: Vec<u64>,
+    /// Steps and rows of tasks at another location, copied for those who ask here: entries with a `seq` of
+    /// [`OBSERVED`] and more, which belong to no journal of this store. One that is here already is passed over.
+    pub observed: Vec<JournalEntry>,
+}
+
+/// Positions from here on are those of entries observed at other locations ([`Commit::observed`]); journals of this
+/// store lie below, with room for a step each microsecond of a human's life.
+pub const OBSERVED: u64 = 1 << 40;
+
+/// A message that could not be delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Its position: what [`Commit::redrive`] names.
+    pub position: u64,
+    /// The message.
+    pub event: CloudEvent,
+    /// Why.
+    pub reason: String,
+}
+
+/// A piece of what a store's instances did, as [`Store::history`] reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// Steps, with the largest position among them.
+    pub entries: (Vec<JournalEntry>, u64),
+    /// Rows of tasks, likewise.
+    pub tasks: (Vec<ServiceTask>, u64),
 }
 
 /// When an instance needs attention.
@@ -206,4 +241,29 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// See [`Error`].
     fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
+
+    /// Messages on their way after position `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
+
+    /// Messages that could not be delivered, in the order of their positions, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error>;
+
+    /// The position that a reader has dealt with ([`Commit::consumed`]); 0 when there is none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn cursor(&self, reader: &str) -> Result<u64, Error>;
+
+    /// Steps of all instances after one position, and rows of tasks after another, each in the order in which they were
+    /// first written and at most `limit`. Steps that were observed elsewhere are left out.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error>;
 }

@@ -6,6 +6,7 @@
 //! commits from within a `done` do not pile up on the stack, and acknowledgements come in the order of the commits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pavane_core::Timestamp;
@@ -14,7 +15,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 
 use crate::batch::{self, run_number};
-use crate::{Commit, Deployed, Done, Due, Error, Page, Query, Store};
+use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Page, Query, Store};
 
 /// How errors name this store.
 const PATH: &str = "the store in memory";
@@ -42,6 +43,13 @@ struct State {
     outbox: Vec<CloudEvent>,
     definitions: Vec<Deployed>,
     consumed: HashMap<String, u64>,
+    outgoing: BTreeMap<u64, CloudEvent>,
+    dead: BTreeMap<u64, (CloudEvent, String)>,
+    /// The last position of a message.
+    sent: u64,
+    /// Steps and rows of tasks in the order in which they were written: instance, and position or run.
+    steps: Vec<(usize, usize)>,
+    runs: Vec<(usize, u32)>,
 }
 
 #[derive(Debug)]
@@ -49,6 +57,7 @@ struct Kept {
     row: WorkflowInstance,
     due: Option<i64>,
     journal: Vec<JournalEntry>,
+    observed: BTreeMap<u64, JournalEntry>,
     tasks: BTreeMap<u32, ServiceTask>,
     subscriptions: Vec<Subscription>,
 }
@@ -117,13 +126,13 @@ impl Store for Memory {
     }
 
     fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error> {
-        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        let skip = usize::try_from(after).unwrap_or(usize::MAX);
         let state = self.state();
-        Ok(state
-            .kept(instance)
-            .into_iter()
-            .flat_map(|kept| kept.journal.iter().skip(after).take(limit).cloned())
-            .collect())
+        let entries = |kept: &Kept| -> Vec<JournalEntry> {
+            let observed = kept.observed.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, entry)| entry);
+            kept.journal.iter().skip(skip).chain(observed).take(limit).cloned().collect()
+        };
+        Ok(state.kept(instance).map(entries).unwrap_or_default())
     }
 
     fn due(&self, owed: bool, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error> {
@@ -157,6 +166,36 @@ impl Store for Memory {
         let skip = state.consumed.get(reader).map_or(0, |at| usize::try_from(*at).unwrap_or(usize::MAX));
         Ok((1..).zip(&state.outbox).skip(skip).take(limit).map(|(at, event)| (at, event.clone())).collect())
     }
+
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+        let state = self.state();
+        let behind = state.outgoing.range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(behind.take(limit).map(|(at, event)| (*at, event.clone())).collect())
+    }
+
+    fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let letter = |(position, (event, reason)): (&u64, &(CloudEvent, String))| DeadLetter {
+            position: *position,
+            event: event.clone(),
+            reason: reason.clone(),
+        };
+        Ok(self.state().dead.iter().take(limit).map(letter).collect())
+    }
+
+    fn cursor(&self, reader: &str) -> Result<u64, Error> {
+        Ok(self.state().consumed.get(reader).copied().unwrap_or_default())
+    }
+
+    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
+        let state = self.state();
+        let entry = |(index, at): &(usize, usize)| state.instances.get(*index)?.journal.get(*at).cloned();
+        let task = |(index, run): &(usize, u32)| state.instances.get(*index)?.tasks.get(run).cloned();
+        let entries = state.steps.iter().skip(index(entries_after)).take(limit).filter_map(entry).collect::<Vec<_>>();
+        let tasks = state.runs.iter().skip(index(tasks_after)).take(limit).filter_map(task).collect::<Vec<_>>();
+        let last = |after: u64, count: usize| after.saturating_add(count as u64);
+        let (last_entry, last_task) = (last(entries_after, entries.len()), last(tasks_after, tasks.len()));
+        Ok(History { entries: (entries, last_entry), tasks: (tasks, last_task) })
+    }
 }
 
 impl State {
@@ -178,23 +217,57 @@ impl State {
         let due = batch::due_to_number(commit.due);
         self.outbox.append(&mut commit.publish);
         self.consumed.extend(commit.consumed.take());
+        self.messages(&mut commit);
         let Some(owner) = owner else { return Ok(()) };
         if let Some(row) = commit.instance {
             self.put(row, due);
         }
-        let Some(kept) = self.numbers.get(&owner).and_then(|index| self.instances.get_mut(*index)) else {
+        let index = self.numbers.get(&owner).copied().unwrap_or(usize::MAX);
+        let Some(kept) = self.instances.get_mut(index) else {
             return Ok(()); // The check refused it: an instance without a row.
         };
-        kept.journal.extend(commit.entry);
+        if let Some(entry) = commit.entry {
+            self.steps.push((index, kept.journal.len()));
+            kept.journal.push(entry);
+        }
+        for entry in commit.observed {
+            kept.observed.entry(entry.seq).or_insert(entry);
+        }
         for task in commit.tasks {
-            if let Some(run) = run_number(&owner, &task.id) {
-                kept.tasks.insert(run, task);
+            if let Some(run) = run_number(&owner, &task.id)
+                && kept.tasks.insert(run, task).is_none()
+            {
+                self.runs.push((index, run));
             }
         }
         if let Some(subscriptions) = commit.subscriptions {
             kept.subscriptions = subscriptions;
         }
         Ok(())
+    }
+
+    fn messages(&mut self, commit: &mut Commit) {
+        for event in commit.send.drain(..) {
+            self.send(event);
+        }
+        for position in &commit.delivered {
+            self.outgoing.remove(position);
+        }
+        for (position, reason) in commit.dead.drain(..) {
+            if let Some(event) = self.outgoing.remove(&position) {
+                self.dead.insert(position, (event, reason));
+            }
+        }
+        for position in &commit.redrive {
+            if let Some((event, _)) = self.dead.remove(position) {
+                self.send(event);
+            }
+        }
+    }
+
+    fn send(&mut self, event: CloudEvent) {
+        self.sent += 1;
+        self.outgoing.insert(self.sent, event);
     }
 
     fn put(&mut self, row: WorkflowInstance, due: Option<i64>) {
@@ -211,6 +284,7 @@ impl State {
                 row,
                 due,
                 journal: Vec::new(),
+                observed: BTreeMap::new(),
                 tasks: BTreeMap::new(),
                 subscriptions: Vec::new(),
             }),
@@ -249,6 +323,11 @@ fn matches(query: &Query, row: &WorkflowInstance) -> bool {
     }) && (query.statuses.is_empty() || query.statuses.contains(&row.status))
         && query.correlation_id.as_ref().is_none_or(|id| *id == row.correlation_id)
         && query.started_after.is_none_or(|time| row.start_time >= time)
+}
+
+/// How many of a list to pass over.
+fn index(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
 }
 
 /// A `done` that panicked left no lock held; a panic under a lock is a defect that must not spread.

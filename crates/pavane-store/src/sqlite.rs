@@ -18,7 +18,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{Commit, Deployed, Done, Due, Error, Page, Query, Store};
+use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Page, Query, Store};
 
 /// Size of a page: rows of 300 to 500 bytes share one; measured, 8 KiB wrote faster than SQLite's 4 KiB.
 const PAGE_BYTES: i64 = 8_192;
@@ -144,6 +144,22 @@ impl Store for Sqlite {
 
     fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
         self.readers.read(|c| reader::published(c, reader, limit))
+    }
+
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+        self.readers.read(|c| reader::outgoing(c, after, limit))
+    }
+
+    fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        self.readers.read(|c| reader::dead_letters(c, limit))
+    }
+
+    fn cursor(&self, reader: &str) -> Result<u64, Error> {
+        self.readers.read(|c| reader::cursor(c, reader))
+    }
+
+    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
+        self.readers.read(|c| reader::history(c, entries_after, tasks_after, limit))
     }
 }
 

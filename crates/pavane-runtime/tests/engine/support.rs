@@ -11,7 +11,7 @@ use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use pavane_core::{Timestamp, Value};
 use pavane_runtime::effects::{Context, Effects, Performing};
 use pavane_runtime::{Engine, Options, StartRequest};
-use pavane_store::{Commit, Deployed, Done, Due, Error, Memory, Page, Query, Sqlite, Store};
+use pavane_store::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Memory, Page, Query, Sqlite, Store};
 use tokio::sync::{mpsc, oneshot};
 
 /// What becomes of commits.
@@ -134,6 +134,18 @@ impl Store for Gate {
     }
     fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
         self.inner.published(reader, limit)
+    }
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+        self.inner.outgoing(after, limit)
+    }
+    fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        self.inner.dead_letters(limit)
+    }
+    fn cursor(&self, reader: &str) -> Result<u64, Error> {
+        self.inner.cursor(reader)
+    }
+    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
+        self.inner.history(entries_after, tasks_after, limit)
     }
 }
 

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_fro
 use serde::de::DeserializeOwned;
 
 use super::{BUSY, CACHE_KIB, failed, flags, mode_to_word};
-use crate::{Deployed, Due, Error, Page, Query, batch};
+use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Page, Query, batch};
 
 /// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
 const CONNECTIONS: usize = 4;
@@ -134,25 +134,7 @@ pub(super) fn tasks(connection: &Connection, instance: &str) -> rusqlite::Result
     let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
                t.output_data, t.error, t.start_time, t.end_time, t.compensates \
                from instance_row i join task_row t on t.instance = i.key where i.uid = ?1 order by t.start_time, t.run";
-    let read = |row: &Row<'_>| {
-        Ok(ServiceTask {
-            id: format!("{instance}:{}", row.get::<_, u32>(0)?),
-            workflow_instance_id: instance.to_owned(),
-            reference: row.get(1)?,
-            name: row.get(2)?,
-            service_name: row.get(3)?,
-            kind: row.get(4)?,
-            status: status(row, 5)?,
-            attempt: row.get(6)?,
-            input_data: json(row, 7)?,
-            output_data: optional_json(row, 8)?,
-            error: optional_json(row, 9)?,
-            start_time: Timestamp(row.get(10)?),
-            end_time: row.get::<_, Option<i64>>(11)?.map(Timestamp),
-            compensates: row.get(12)?,
-        })
-    };
-    connection.prepare_cached(sql)?.query_map([instance], read)?.collect()
+    connection.prepare_cached(sql)?.query_map([instance], |row| read_task(row, instance.to_owned()))?.collect()
 }
 
 pub(super) fn journal(
@@ -164,21 +146,47 @@ pub(super) fn journal(
     let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload \
                from instance_row i join event_row e on e.instance = i.key \
                where i.uid = ?1 and e.seq > ?2 order by e.seq limit ?3";
-    let read = |row: &Row<'_>| {
-        Ok(JournalEntry {
-            workflow_instance_id: instance.to_owned(),
-            seq: u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default(),
-            timestamp: Timestamp(row.get(1)?),
-            event_type: row.get(2)?,
-            subject: row.get(3)?,
-            service_task_id: row.get::<_, Option<u32>>(4)?.map(|run| format!("{instance}:{run}")),
-            correlation_id: row.get::<_, Option<String>>(5)?.unwrap_or_else(|| instance.to_owned()),
-            causation_id: row.get(6)?,
-            payload: row.get(7)?,
-        })
-    };
     let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| read_entry(row, instance.to_owned());
     statement.query_map(params![instance, saturated(after), rows(limit)], read)?.collect()
+}
+
+pub(super) fn history(
+    connection: &Connection,
+    entries_after: u64,
+    tasks_after: u64,
+    limit: usize,
+) -> rusqlite::Result<History> {
+    let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
+               e.key, i.uid from event_row e join instance_row i on i.key = e.instance \
+               where e.key > ?1 and e.seq < ?3 order by e.key limit ?2";
+    let read = |row: &Row<'_>| Ok((read_entry(row, row.get(9)?)?, position(row, 8)?));
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map(params![saturated(entries_after), rows(limit), saturated(OBSERVED)], read)?;
+    let entries = with_last(found, entries_after)?;
+    let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
+               t.output_data, t.error, t.start_time, t.end_time, t.compensates, t.key, i.uid \
+               from task_row t join instance_row i on i.key = t.instance where t.key > ?1 order by t.key limit ?2";
+    let read = |row: &Row<'_>| Ok((read_task(row, row.get(14)?)?, position(row, 13)?));
+    let mut statement = connection.prepare_cached(sql)?;
+    let tasks = with_last(statement.query_map(params![saturated(tasks_after), rows(limit)], read)?, tasks_after)?;
+    Ok(History { entries, tasks })
+}
+
+/// Rows, and the position of the last.
+fn with_last<T>(
+    found: impl Iterator<Item = rusqlite::Result<(T, u64)>>,
+    after: u64,
+) -> rusqlite::Result<(Vec<T>, u64)> {
+    let mut last = after;
+    let rows = found.map(|row| {
+        row.map(|(row, at)| {
+            last = at;
+            row
+        })
+    });
+    let rows = rows.collect::<rusqlite::Result<Vec<T>>>()?;
+    Ok((rows, last))
 }
 
 pub(super) fn due(
@@ -209,6 +217,25 @@ pub(super) fn published(
                where position > ifnull((select position from cursor_row where reader = ?1), 0) order by position limit ?2";
     let read = |row: &Row<'_>| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default(), json(row, 1)?));
     connection.prepare_cached(sql)?.query_map(params![reader, rows(limit)], read)?.collect()
+}
+
+pub(super) fn outgoing(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, CloudEvent)>> {
+    let sql = "select position, envelope from outgoing_row where position > ?1 order by position limit ?2";
+    let read = |row: &Row<'_>| Ok((position(row, 0)?, json(row, 1)?));
+    connection.prepare_cached(sql)?.query_map(params![saturated(after), rows(limit)], read)?.collect()
+}
+
+pub(super) fn dead_letters(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
+    let sql = "select position, envelope, reason from dead_row order by position limit ?1";
+    let read =
+        |row: &Row<'_>| Ok(DeadLetter { position: position(row, 0)?, event: json(row, 1)?, reason: row.get(2)? });
+    connection.prepare_cached(sql)?.query_map([rows(limit)], read)?.collect()
+}
+
+pub(super) fn cursor(connection: &Connection, reader: &str) -> rusqlite::Result<u64> {
+    let sql = "select position from cursor_row where reader = ?1";
+    let found = connection.prepare_cached(sql)?.query_row([reader], |row| position(row, 0)).optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 /// Rows that are sorted without anybody noticing: up to here a listing from a time on reads the index of times.
@@ -311,6 +338,39 @@ fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (St
     (format!("{INSTANCE} where key in ({}) order by key desc limit ?", parts.join(" union all ")), values)
 }
 
+fn read_entry(row: &Row<'_>, instance: String) -> rusqlite::Result<JournalEntry> {
+    Ok(JournalEntry {
+        seq: position(row, 0)?,
+        timestamp: Timestamp(row.get(1)?),
+        event_type: row.get(2)?,
+        subject: row.get(3)?,
+        service_task_id: row.get::<_, Option<u32>>(4)?.map(|run| format!("{instance}:{run}")),
+        correlation_id: row.get::<_, Option<String>>(5)?.unwrap_or_else(|| instance.clone()),
+        causation_id: row.get(6)?,
+        payload: row.get(7)?,
+        workflow_instance_id: instance,
+    })
+}
+
+fn read_task(row: &Row<'_>, instance: String) -> rusqlite::Result<ServiceTask> {
+    Ok(ServiceTask {
+        id: format!("{instance}:{}", row.get::<_, u32>(0)?),
+        workflow_instance_id: instance,
+        reference: row.get(1)?,
+        name: row.get(2)?,
+        service_name: row.get(3)?,
+        kind: row.get(4)?,
+        status: status(row, 5)?,
+        attempt: row.get(6)?,
+        input_data: json(row, 7)?,
+        output_data: optional_json(row, 8)?,
+        error: optional_json(row, 9)?,
+        start_time: Timestamp(row.get(10)?),
+        end_time: row.get::<_, Option<i64>>(11)?.map(Timestamp),
+        compensates: row.get(12)?,
+    })
+}
+
 fn read_instance(row: &Row<'_>) -> rusqlite::Result<WorkflowInstance> {
     let id: String = row.get(0)?;
     Ok(WorkflowInstance {
@@ -364,6 +424,10 @@ fn damaged(column: usize, error: Box<dyn std::error::Error + Send + Sync>) -> ru
 
 fn wrong_type(column: usize, error: FromSqlError) -> rusqlite::Error {
     damaged(column, Box::new(error))
+}
+
+fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
 }
 
 /// A position as SQLite counts; no row lies beyond its largest number.

@@ -9,8 +9,11 @@ use super::failed;
 use crate::Error;
 
 /// Every step from an empty file to the present schema; the position is the version. Only ever append.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_listings.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_listings.sql"),
+    include_str!("migrations/0003_messages.sql"),
+];
 
 /// Marks a file as Pavane's (the letters `PAVN`): another program's database is never migrated by accident.
 const APPLICATION: i64 = 0x5041_564e;
@@ -93,7 +96,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, "t", &[MIGRATIONS, &[ADDED]].concat()).unwrap();
         let error = migrate(&mut connection, "t", MIGRATIONS).unwrap_err();
-        assert!(matches!(error, Error::Newer { found: 3, known: 2, .. }), "{error}");
+        assert!(matches!(error, Error::Newer { found: 4, known: 3, .. }), "{error}");
 
         let mut foreign = Connection::open_in_memory().unwrap();
         foreign.execute_batch("create table customer (id integer)").unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use pavane_core::engine::Subscription;
 use pavane_core::record::Status;
 use pavane_core::{Timestamp, value::Value};
-use pavane_store::{Commit, Due, Error, Memory, Query, Sqlite, Store};
+use pavane_store::{Commit, Due, Error, History, Memory, OBSERVED, Query, Sqlite, Store};
 use proptest::prelude::*;
 use support::*;
 
@@ -259,6 +259,102 @@ fn the_outbox_numbers_events_without_gaps() {
     });
 }
 
+fn waiting(store: &dyn Store) -> Vec<(u64, String)> {
+    store.outgoing(0, 99).unwrap().into_iter().map(|(at, event)| (at, event.id())).collect()
+}
+
+fn messages(commit: Commit) -> Vec<Commit> {
+    vec![commit]
+}
+
+#[test]
+fn messages_go_out_with_their_step_and_leave_when_they_are_delivered() {
+    backends(|store| {
+        let mut refused = step("nobody", 1);
+        refused.send = vec![event("never")];
+        put(&*store, vec![refused]).unwrap_err();
+        let mut step = start("i");
+        step.send = vec![event("a"), event("b")];
+        put(&*store, vec![step]).unwrap();
+        put(&*store, messages(Commit { send: vec![event("c")], ..Commit::default() })).unwrap();
+        let named = |list: &[(u64, &str)]| list.iter().map(|(at, id)| (*at, (*id).to_owned())).collect::<Vec<_>>();
+        assert_eq!(waiting(&*store), named(&[(1, "a"), (2, "b"), (3, "c")]));
+        let page: Vec<_> = store.outgoing(1, 1).unwrap().iter().map(|(at, e)| (*at, e.clone())).collect();
+        assert_eq!(page, [(2, event("b"))]);
+        assert_eq!(store.outgoing(u64::MAX, 9).unwrap(), []);
+        put(&*store, messages(Commit { delivered: vec![1, 3, 3, 77], ..Commit::default() })).unwrap();
+        assert_eq!(waiting(&*store), named(&[(2, "b")]));
+        // A position never comes back, also not that of the last one: a reader that has passed it would miss the message.
+        put(&*store, messages(Commit { send: vec![event("d")], delivered: vec![2], ..Commit::default() })).unwrap();
+        assert_eq!(waiting(&*store), named(&[(4, "d")]));
+    });
+}
+
+#[test]
+fn a_dead_letter_is_kept_with_its_reason_and_can_be_sent_again() {
+    backends(|store| {
+        put(&*store, messages(Commit { send: vec![event("a"), event("b")], ..Commit::default() })).unwrap();
+        let dead = vec![(2, "nobody knows it".to_owned()), (2, "again".to_owned()), (9, "not there".to_owned())];
+        put(&*store, messages(Commit { dead, ..Commit::default() })).unwrap();
+        assert_eq!(waiting(&*store), [(1, "a".to_owned())]);
+        let letters = store.dead_letters(9).unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!(
+            (letters[0].position, &letters[0].event, letters[0].reason.as_str()),
+            (2, &event("b"), "nobody knows it")
+        );
+        assert_eq!(store.dead_letters(0).unwrap(), []);
+        put(&*store, messages(Commit { redrive: vec![2, 2, 1, 9], ..Commit::default() })).unwrap();
+        assert_eq!(waiting(&*store), [(1, "a".to_owned()), (3, "b".to_owned())], "behind those on their way");
+        assert_eq!(store.dead_letters(9).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_was_observed_elsewhere_is_shown_and_moves_no_journal() {
+    backends(|store| {
+        put(&*store, vec![start("i"), step("i", 2)]).unwrap();
+        let seen = |seq| entry("i", OBSERVED + seq);
+        let observed = vec![seen(2), seen(1)];
+        let tasks = vec![task("i", 16_777_217)];
+        let copy = Commit { observed, tasks, consumed: Some(("at".into(), 7)), ..Commit::default() };
+        put(&*store, vec![copy.clone(), copy]).unwrap();
+        put(&*store, vec![step("i", 3)]).unwrap();
+        let expected = [entry("i", 1), entry("i", 2), entry("i", 3), seen(1), seen(2)];
+        assert_eq!(store.journal("i", 0, 9).unwrap(), expected);
+        assert_eq!(store.journal("i", 2, 2).unwrap(), expected[2..4]);
+        assert_eq!(store.journal("i", OBSERVED + 1, 9).unwrap(), expected[4..]);
+        assert_eq!((store.cursor("at").unwrap(), store.cursor("other").unwrap()), (7, 0));
+        let own = Commit { observed: vec![entry("i", 4)], ..Commit::default() };
+        assert!(put(&*store, vec![own]).unwrap_err().to_string().contains("its own"));
+        put(&*store, vec![Commit { entry: Some(seen(1)), ..Commit::default() }]).unwrap_err();
+        put(&*store, vec![Commit { observed: vec![entry("nobody", OBSERVED)], ..Commit::default() }]).unwrap_err();
+    });
+}
+
+#[test]
+fn a_history_is_read_on_from_where_it_was_left() {
+    backends(|store| {
+        let mut first = start("a");
+        first.tasks = vec![task("a", 2), task("a", 1)];
+        put(&*store, vec![first, start("b"), step("a", 2)]).unwrap();
+        put(&*store, vec![Commit { observed: vec![entry("a", OBSERVED)], ..Commit::default() }]).unwrap();
+        let mut last = step("b", 2);
+        last.tasks = vec![task("b", 1), task("a", 1)];
+        last.tasks.truncate(1);
+        put(&*store, vec![last]).unwrap();
+        let History { entries: (entries, entry_at), tasks: (tasks, task_at) } = store.history(0, 0, 2).unwrap();
+        assert_eq!(entries, [entry("a", 1), entry("b", 1)]);
+        assert_eq!(tasks, [task("a", 2), task("a", 1)]);
+        let History { entries: (entries, entry_at), tasks: (tasks, task_at) } =
+            store.history(entry_at, task_at, 9).unwrap();
+        assert_eq!(entries, [entry("a", 2), entry("b", 2)]);
+        assert_eq!(tasks, [task("b", 1)]);
+        let end = store.history(entry_at, task_at, 9).unwrap();
+        assert_eq!(end, History { entries: (vec![], entry_at), tasks: (vec![], task_at) });
+    });
+}
+
 #[test]
 fn instances_are_listed_newest_first_in_pages() {
     backends(|store| {
@@ -397,9 +493,24 @@ fn commits() -> impl Strategy<Value = Commit> {
                     task
                 })
                 .collect();
-            let entry = stepped.then(|| entry(&id, seq));
-            let publish = vec![event(&id); published];
-            Commit { entry, instance, due, tasks, subscriptions, publish, consumed: None }
+            let observed = if seq == 4 && !stepped { vec![entry(&id, OBSERVED + seq)] } else { Vec::new() };
+            let send = vec![event(&id); usize::from(seq == 0) * 2];
+            let (delivered, redrive) = (vec![seq], vec![seq + 1]);
+            let dead = vec![(seq + 1, "lost".to_owned())];
+            Commit {
+                entry: stepped.then(|| entry(&id, seq)),
+                instance,
+                due,
+                tasks,
+                subscriptions,
+                publish: vec![event(&id); published],
+                consumed: (seq == 2).then(|| ("r".to_owned(), published as u64)),
+                send,
+                delivered: if stepped { delivered } else { Vec::new() },
+                dead: if published == 1 { dead } else { Vec::new() },
+                redrive: if published == 0 { redrive } else { Vec::new() },
+                observed,
+            }
         },
     )
 }
@@ -423,6 +534,11 @@ fn view(store: &dyn Store) -> String {
     }
     out.push(format!("{:?}", store.due(true, Timestamp(4), 3).unwrap()));
     out.push(format!("{:?}", store.published("r", 5).unwrap()));
+    out.push(format!("{:?}", store.outgoing(1, 5).unwrap()));
+    out.push(format!("{:?}", store.dead_letters(5).unwrap()));
+    out.push(format!("{:?}", store.cursor("r").unwrap()));
+    let History { entries, tasks } = store.history(0, 0, 50).unwrap();
+    out.push(format!("{:?} {:?}", entries.0, tasks.0));
     out.push(format!("{:?}", store.definitions().unwrap()));
     for query in [
         all(),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::super::mode_to_word;
 use crate::batch::{self, run_number};
-use crate::{Commit, Deployed};
+use crate::{Commit, Deployed, OBSERVED};
 
 /// Live instances remembered, at about 120 bytes each. Past it the memory starts anew: one search each fills it.
 const REMEMBERED: usize = 65_536;
@@ -20,7 +20,7 @@ const BEGIN: &str = "begin immediate";
 
 const COMMIT: &str = "commit";
 
-const FIND: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key) \
+const FIND: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key and e.seq < ?2) \
      from instance_row i where i.uid = ?1";
 
 const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, namespace, name, version, start_time, end_time, \
@@ -57,6 +57,24 @@ const DEPLOY: &str = "insert into definition_row (namespace, name, version, dige
 const CONSUME: &str = "insert into cursor_row (reader, position) values (?1, ?2) \
      on conflict (reader) do update set position = excluded.position";
 
+const SEND: &str = "insert into outgoing_row (position, envelope) values (?1, ?2)";
+
+const DELIVERED: &str = "delete from outgoing_row where position = ?1";
+
+const DEAD: &str = "insert into dead_row (position, reason, envelope) \
+     select position, ?2, envelope from outgoing_row where position = ?1";
+
+const DEAD_LETTER: &str = "select envelope from dead_row where position = ?1";
+
+const REDRIVEN: &str = "delete from dead_row where position = ?1";
+
+/// Positions of messages are given here and not by SQLite, which would give those of forgotten rows again.
+const SENT: &str = "select max(ifnull((select max(position) from outgoing_row), 0), \
+     ifnull((select max(position) from dead_row), 0))";
+
+const OBSERVE: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
+     causation_id, payload) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (instance, seq) do nothing";
+
 /// The prepared statements and the memory of live instances.
 pub(super) struct Rows<'c> {
     connection: &'c Connection,
@@ -72,6 +90,14 @@ pub(super) struct Rows<'c> {
     publish: Statement<'c>,
     deploy: Statement<'c>,
     consume: Statement<'c>,
+    send: Statement<'c>,
+    delivered: Statement<'c>,
+    dead: Statement<'c>,
+    dead_letter: Statement<'c>,
+    redriven: Statement<'c>,
+    observe: Statement<'c>,
+    /// The last position of a message.
+    sent: i64,
     live: HashMap<String, Known>,
 }
 
@@ -98,6 +124,13 @@ impl<'c> Rows<'c> {
             publish: connection.prepare(PUBLISH)?,
             deploy: connection.prepare(DEPLOY)?,
             consume: connection.prepare(CONSUME)?,
+            send: connection.prepare(SEND)?,
+            delivered: connection.prepare(DELIVERED)?,
+            dead: connection.prepare(DEAD)?,
+            dead_letter: connection.prepare(DEAD_LETTER)?,
+            redriven: connection.prepare(REDRIVEN)?,
+            observe: connection.prepare(OBSERVE)?,
+            sent: connection.query_row(SENT, [], |row| row.get(0))?,
             live: HashMap::new(),
         })
     }
@@ -124,8 +157,9 @@ impl<'c> Rows<'c> {
             bytes += weight(&envelope);
         }
         if let Some((reader, position)) = &commit.consumed {
-            self.consume.execute(params![reader, i64::try_from(*position).unwrap_or(i64::MAX)])?;
+            self.consume.execute(params![reader, number(*position)])?;
         }
+        bytes += self.messages(commit)?;
         let Some(owner) = owner else { return Ok(bytes) };
         let mut known = self.known(owner)?;
         if let Some(row) = &commit.instance {
@@ -135,8 +169,11 @@ impl<'c> Rows<'c> {
         // The check refuses an instance without a row.
         let Some(mut known) = known else { return Err(rusqlite::Error::QueryReturnedNoRows) };
         if let Some(entry) = &commit.entry {
-            bytes += self.event(known.key, entry)?;
+            bytes += write_entry(&mut self.event, known.key, entry)?;
             known.last = entry.seq;
+        }
+        for entry in &commit.observed {
+            bytes += write_entry(&mut self.observe, known.key, entry)?;
         }
         for task in &commit.tasks {
             bytes += self.task(known.key, task)?;
@@ -166,7 +203,7 @@ impl<'c> Rows<'c> {
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Known { key: row.get(0)?, last: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default() })
         };
-        let known = self.find.query_row([id], read).optional()?;
+        let known = self.find.query_row(params![id, number(OBSERVED)], read).optional()?;
         if let Some(known) = known {
             self.remember(id, known);
         }
@@ -212,21 +249,33 @@ impl<'c> Rows<'c> {
         Ok(weight(&input) + optional_weight(&output) + optional_weight(&error) + weight(&compensation))
     }
 
-    fn event(&mut self, instance: i64, entry: &JournalEntry) -> rusqlite::Result<u64> {
-        let id = &entry.workflow_instance_id;
-        self.event.execute(params![
-            instance,
-            // A position is the number of entries before it + 1: it never outgrows SQLite's integers.
-            i64::try_from(entry.seq).unwrap_or(i64::MAX),
-            entry.timestamp.0,
-            entry.event_type,
-            entry.subject,
-            entry.service_task_id.as_ref().and_then(|task| run_number(id, task)),
-            other_than(&entry.correlation_id, id),
-            entry.causation_id,
-            entry.payload,
-        ])?;
-        Ok(weight(&entry.payload))
+    /// Puts messages on their way, and takes away those that have come to an end.
+    fn messages(&mut self, commit: &Commit) -> rusqlite::Result<u64> {
+        let mut bytes = 0;
+        for event in &commit.send {
+            bytes += self.send(&event.envelope().to_json())?;
+        }
+        for position in &commit.delivered {
+            self.delivered.execute([number(*position)])?;
+        }
+        for (position, reason) in &commit.dead {
+            self.dead.execute(params![number(*position), reason])?;
+            self.delivered.execute([number(*position)])?;
+        }
+        for position in &commit.redrive {
+            let letter = self.dead_letter.query_row([number(*position)], |row| row.get::<_, String>(0)).optional()?;
+            if let Some(envelope) = letter {
+                self.redriven.execute([number(*position)])?;
+                bytes += self.send(&envelope)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn send(&mut self, envelope: &str) -> rusqlite::Result<u64> {
+        self.sent += 1;
+        self.send.execute(params![self.sent, envelope])?;
+        Ok(weight(envelope))
     }
 
     fn task(&mut self, instance: i64, task: &ServiceTask) -> rusqlite::Result<u64> {
@@ -263,6 +312,27 @@ impl<'c> Rows<'c> {
         }
         Ok(())
     }
+}
+
+fn write_entry(statement: &mut Statement<'_>, instance: i64, entry: &JournalEntry) -> rusqlite::Result<u64> {
+    let id = &entry.workflow_instance_id;
+    statement.execute(params![
+        instance,
+        number(entry.seq),
+        entry.timestamp.0,
+        entry.event_type,
+        entry.subject,
+        entry.service_task_id.as_ref().and_then(|task| run_number(id, task)),
+        other_than(&entry.correlation_id, id),
+        entry.causation_id,
+        entry.payload,
+    ])?;
+    Ok(weight(&entry.payload))
+}
+
+/// A position as SQLite counts: none outgrows its integers.
+fn number(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
 }
 
 fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
