@@ -9,9 +9,10 @@ use crate::stage::{Stages, cargo, root};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("pavane-core", &[]),
     ("pavane-store", &["pavane-core"]),
-    ("pavane-runtime", &["pavane-core", "pavane-store"]),
+    ("pavane-bus", &["pavane-core", "pavane-store"]),
+    ("pavane-runtime", &["pavane-core", "pavane-store", "pavane-bus"]),
     ("pavane-testkit", &["pavane-core", "pavane-store"]),
-    ("pavane", &["pavane-core", "pavane-store", "pavane-runtime"]),
+    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime"]),
     ("xtask", &[]),
 ];
 

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pavane_core::definition::{Consumption, DurationSource, MAX_TEXT, TaskKind, Template, Then, codes, read};
+use pavane_core::definition::{Consumption, DurationSource, MAX_TEXT, Mode, TaskKind, Template, Then, codes, read};
 use pavane_core::program::{Program, Resources};
 use proptest::prelude::*;
 
@@ -64,7 +64,12 @@ fn every_code_has_a_page_whose_example_gives_it() {
         let reading = read("example.yaml", &example);
         let mut given: Vec<_> = reading.diagnostics.iter().map(|d| d.code).collect();
         if let (Some(definition), false) = (&reading.definition, reading.has_errors()) {
-            let compiled = Program::compile(definition, &Resources::new());
+            let services = ["inventory", "payment", "shipping", "notification"].map(str::to_owned).into();
+            let wanted = if code.starts_with('P') { Mode::Choreography } else { Mode::Orchestration };
+            let compiled = match wanted {
+                Mode::Orchestration => Program::compile(definition, &Resources::new()),
+                Mode::Choreography => Program::choreograph(definition, &Resources::new(), &services),
+            };
             given.extend(compiled.err().unwrap_or_default().iter().map(|d| d.code));
         }
         assert!(given.contains(code), "the example of {code} gives {given:?}");

@@ -5,14 +5,16 @@
 //! answered. While a batch is written the next one gathers: nobody waits for a clock. Nothing is kept for an instance
 //! that merely waits: it comes back by replay, which is also the only way it comes back after a crash.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pavane_core::definition::Mode;
 use pavane_core::engine::{
     CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Wake, decide,
 };
+use pavane_core::event::CloudEvent;
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
@@ -32,6 +34,10 @@ const MAX_GATHERED: usize = 1_024;
 
 /// An instance that waits longer than this leaves memory.
 const KEPT_WAITING: i64 = 1_000;
+
+/// Instances kept in memory whose token is at another location, at most: it is cheaper to keep one for a moment than to
+/// replay it when the token comes back.
+const MAX_RESTING: usize = 4_096;
 
 /// How often the store is asked for instances that fall due, and how far ahead.
 const POLL: Duration = Duration::from_millis(500);
@@ -59,6 +65,12 @@ pub(crate) enum Message {
         id: String,
         command: Command,
         reply: Option<Reply<()>>,
+    },
+    /// From another location of the instance. It may be the first that is heard of it here.
+    Deliver {
+        program: Arc<Program>,
+        message: Box<pavane_core::engine::Message>,
+        reply: Reply<()>,
     },
     /// `registered` tells, once the wait stands, whether the end of the instance is still to come for sure.
     Wait {
@@ -103,6 +115,7 @@ struct Continuation {
     id: String,
     answer: Option<Answer>,
     published: bool,
+    sent: bool,
     /// The status the instance reached with it, when that is its last.
     ended: Option<Status>,
 }
@@ -131,6 +144,8 @@ struct Active {
     uncommitted: u64,
     /// What is to be said when the step of this number is durable.
     held: Vec<(u64, Box<dyn FnOnce() + Send>)>,
+    /// The number of its rest, while a token of it is elsewhere and may soon be back.
+    resting: Option<u64>,
 }
 
 pub(crate) struct Driver {
@@ -150,6 +165,9 @@ pub(crate) struct Driver {
     /// Histories that may be read at once.
     loads: Arc<Semaphore>,
     timers: BTreeSet<(Timestamp, String)>,
+    /// Instances that rest, in the order in which they came to it; some have gone on since.
+    resting: VecDeque<(u64, String)>,
+    rests: u64,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
     batches: usize,
@@ -176,6 +194,8 @@ impl Driver {
             stranded: HashMap::new(),
             loads: Arc::new(Semaphore::new(MAX_LOADING)),
             timers: BTreeSet::new(),
+            resting: VecDeque::new(),
+            rests: 0,
             batch: Vec::new(),
             continuations: Vec::new(),
             batches: 0,
@@ -253,7 +273,7 @@ impl Driver {
         match message {
             Message::Stop { until } => self.stop = Some(until),
             Message::Wait { id, registered, reply } => {
-                let to_come = self.active.get(&id).is_some_and(|active| !active.state.status().is_terminal());
+                let to_come = self.active.get(&id).is_some_and(|active| !active.state.is_ended());
                 let waiters = self.waiters.entry(id).or_default();
                 // Those whose callers have given up make room.
                 waiters.retain(|waiter| !waiter.is_closed());
@@ -283,6 +303,14 @@ impl Driver {
                     self.step(&id, command, reply.map(Answer::Done));
                 } else {
                     self.load(id.clone(), Message::Input { id, command, reply });
+                }
+            }
+            Message::Deliver { program, message, reply } => {
+                let id = message.instance.clone();
+                if self.active.contains_key(&id) {
+                    self.step(&id, Command::Message(message), Some(Answer::Done(reply)));
+                } else {
+                    self.load(id, Message::Deliver { program, message, reply });
                 }
             }
         }
@@ -385,7 +413,7 @@ impl Driver {
                 for message in waiting {
                     match message {
                         Message::Start { program, start, reply, .. } => self.attach(&record, &program, &start, reply),
-                        Message::Input { reply: Some(reply), .. } => {
+                        Message::Input { reply: Some(reply), .. } | Message::Deliver { reply, .. } => {
                             let _ = reply.send(Err(Error::Conflict(format!("instance {id} cannot go on: {why}"))));
                         }
                         _ => {}
@@ -404,6 +432,13 @@ impl Driver {
                             let _ = reply.send(Err(Error::UnknownInstance(id)));
                         }
                         Message::Input { id, reply: None, .. } if !self.active.contains_key(&id) => {}
+                        Message::Deliver { program, message, reply }
+                            if !self.active.contains_key(&message.instance) =>
+                        {
+                            let id = message.instance.clone();
+                            self.insert(id.clone(), Active::new(program, State::default()));
+                            self.step(&id, Command::Message(message), Some(Answer::Done(reply)));
+                        }
                         message => self.take(message),
                     }
                 }
@@ -415,17 +450,20 @@ impl Driver {
     fn step(&mut self, id: &str, command: Command, answer: Option<Answer>) {
         let Some(active) = self.active.get_mut(id) else { return };
         let timer = active.state.next_timer();
-        let was_ended = active.state.status().is_terminal();
+        let was_ended = active.state.is_ended();
         let input = Input { at: now(), command };
         match decide(&active.program, &self.engine.shared.options.host, &mut active.state, input) {
             Ok(step) => {
-                let status = active.state.status();
                 active.uncommitted += 1;
+                active.resting = None;
+                let sends = step.send.iter().map(|message| message.to_event(&active.program, step.entry.timestamp));
+                let send: Vec<CloudEvent> = sends.collect();
                 self.continuations.push(Continuation {
                     id: id.to_owned(),
                     answer,
                     published: !step.publish.is_empty(),
-                    ended: (status.is_terminal() && !was_ended).then_some(status),
+                    sent: !send.is_empty(),
+                    ended: (active.state.is_ended() && !was_ended).then(|| active.state.status()),
                 });
                 self.batch.push(Commit {
                     entry: Some(step.entry),
@@ -438,6 +476,7 @@ impl Driver {
                     tasks: step.tasks,
                     subscriptions: step.subscriptions,
                     publish: step.publish,
+                    send,
                     ..Commit::default()
                 });
                 if let Some(at) = timer {
@@ -591,7 +630,7 @@ impl Driver {
     }
 
     fn committed(&mut self, continuation: Continuation) {
-        let Continuation { id, answer, published, ended } = continuation;
+        let Continuation { id, answer, published, sent, ended } = continuation;
         match answer {
             Some(Answer::Started(reply)) => {
                 self.engine.shared.tally.started.fetch_add(1, Ordering::Relaxed);
@@ -602,6 +641,9 @@ impl Driver {
         }
         if published {
             self.engine.shared.published.notify_one();
+        }
+        if sent {
+            self.engine.shared.relay.wake();
         }
         if let Some(active) = self.active.get_mut(&id) {
             active.uncommitted -= 1;
@@ -691,10 +733,11 @@ impl Driver {
     fn start_child(&self, id: &str, call: CallId, child: pavane_core::engine::Child, correlation: String) {
         let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
         let wait = child.wait;
+        let mode = self.active.get(&id).map_or(Mode::Orchestration, |active| active.program.placed());
         let parent = wait.then(|| Parent { instance: id.clone(), call, reference: child.reference.clone() });
         tokio::spawn(async move {
             let result = loop {
-                match engine.start_child(child.clone(), correlation.clone(), parent.clone()).await {
+                match engine.start_child(child.clone(), mode, correlation.clone(), parent.clone()).await {
                     Ok(_) => break Ok(()),
                     Err(Error::Busy { retry_after_seconds, .. }) => {
                         tokio::time::sleep(Duration::from_secs(retry_after_seconds)).await;
@@ -742,8 +785,25 @@ impl Driver {
             Wake::OnInput => true,
             Wake::At(at) => at.since(now()) > KEPT_WAITING,
         };
-        if idle || active.state.is_closed() {
+        if active.state.is_closed() || (idle && !active.has_company()) {
             self.forget(id);
+        } else if idle {
+            self.rest(id);
+        }
+    }
+
+    /// Keeps an instance whose token is elsewhere, until others need its place.
+    fn rest(&mut self, id: &str) {
+        let Some(active) = self.active.get_mut(id).filter(|active| active.resting.is_none()) else { return };
+        self.rests += 1;
+        active.resting = Some(self.rests);
+        self.resting.push_back((self.rests, id.to_owned()));
+        while self.resting.len() > MAX_RESTING
+            && let Some((rest, id)) = self.resting.pop_front()
+        {
+            if self.active.get(&id).is_some_and(|active| active.resting == Some(rest)) {
+                self.forget(&id);
+            }
         }
     }
 
@@ -794,7 +854,13 @@ impl Active {
             recovered: BTreeSet::new(),
             uncommitted: 0,
             held: Vec::new(),
+            resting: None,
         }
+    }
+
+    /// Whether messages may come for it from other locations.
+    fn has_company(&self) -> bool {
+        self.program.locations().len() > 1
     }
 
     /// A request that did not leave this time may have left before the process came back.

@@ -1,15 +1,16 @@
 //! The handle of a running engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pavane_core::definition::{self, Diagnostic};
+use pavane_bus::Relay;
+use pavane_core::definition::{self, Diagnostic, Mode};
 use pavane_core::engine::{Command, Host, Parent, Start, State};
 use pavane_core::event::CloudEvent;
-use pavane_core::program::{Program, Resources};
+use pavane_core::program::{Location, Program, Resources};
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use pavane_core::{Problem, Value, id};
 use pavane_store::{Commit, Deployed, Page, Query, Store};
@@ -23,8 +24,10 @@ use crate::registry::{self, Registry};
 /// Limits of the engine, each with its reason.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Secrets and `$runtime` for expressions.
+    /// Which location it is, and secrets and `$runtime` for expressions.
     pub host: Host,
+    /// Services that have participants: where choreographed work can be placed.
+    pub services: BTreeSet<String>,
     /// Instances kept in memory that still move; more starts are answered `Busy` (backpressure, not memory).
     pub max_active: usize,
     /// Inputs queued for the driver; more are answered `Busy`.
@@ -35,7 +38,22 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { host: Host::default(), max_active: 200_000, max_queued: 100_000, partitions: 1 }
+        Options {
+            host: Host::default(),
+            services: BTreeSet::new(),
+            max_active: 200_000,
+            max_queued: 100_000,
+            partitions: 1,
+        }
+    }
+}
+
+impl From<registry::Unfit> for Error {
+    fn from(unfit: registry::Unfit) -> Error {
+        match unfit {
+            registry::Unfit::Unknown(why) => Error::UnknownWorkflow(why),
+            registry::Unfit::Mode(why) => Error::Mode(why),
+        }
     }
 }
 
@@ -65,6 +83,8 @@ pub struct StartRequest {
     pub name: String,
     /// Version; absent: the highest deployed.
     pub version: Option<String>,
+    /// Mode; absent: the one its document asks for.
+    pub mode: Option<Mode>,
     /// Raw input.
     pub input: Value,
     /// The same key attaches to the same instance (UUIDv5 of namespace, name and key).
@@ -116,6 +136,9 @@ pub enum Error {
     /// No such workflow or version.
     #[error("{0}")]
     UnknownWorkflow(String),
+    /// The workflow does not fit the mode.
+    #[error("{0}")]
+    Mode(String),
     /// No such instance.
     #[error("there is no instance {0}")]
     UnknownInstance(String),
@@ -181,7 +204,8 @@ pub(crate) struct Shared {
     pub options: Options,
     pub store: Arc<dyn Store>,
     pub effects: Arc<dyn Effects>,
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
+    pub relay: Relay,
     pub tally: Tally,
     /// Something was published.
     pub published: Notify,
@@ -213,18 +237,38 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let mut inboxes = Vec::new();
-        let mut partitions = Vec::new();
-        for _ in 0..options.partitions.max(1) {
-            let (sender, receiver) = mpsc::channel(options.max_queued.max(1));
-            partitions.push(sender);
-            inboxes.push(receiver);
-        }
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default());
+        engine.load_definitions().await?;
+        engine.begin_work(inboxes);
+        tokio::spawn(outbox::dispatch(engine.clone()));
+        Ok(engine)
+    }
+
+    /// The participant of a service beside this engine: it has a store of its own, and shares with the engine what is
+    /// deployed, and nothing else.
+    pub fn participant(&self, service: &str, store: Arc<dyn Store>) -> Engine {
+        let Shared { options, effects, registry, .. } = &*self.shared;
+        let mut options = options.clone();
+        options.host.here = Location::Service(service.into());
+        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone());
+        engine.begin_work(inboxes);
+        engine
+    }
+
+    fn new(
+        options: Options,
+        store: Arc<dyn Store>,
+        effects: Arc<dyn Effects>,
+        registry: Arc<Registry>,
+    ) -> (Engine, Vec<mpsc::Receiver<Message>>) {
+        let (partitions, inboxes) =
+            (0..options.partitions.max(1)).map(|_| mpsc::channel(options.max_queued.max(1))).unzip();
         let shared = Arc::new(Shared {
             options,
             store,
             effects,
-            registry: Registry::default(),
+            registry,
+            relay: Relay::default(),
             tally: Tally::default(),
             published: Notify::new(),
             failure: watch::Sender::new(None),
@@ -233,22 +277,21 @@ impl Engine {
             partitions,
             ends: Mutex::default(),
         });
-        let engine = Engine { shared };
-        engine.load_definitions().await?;
-        let mut ends = Vec::new();
+        (Engine { shared }, inboxes)
+    }
+
+    fn begin_work(&self, inboxes: Vec<mpsc::Receiver<Message>>) {
+        let mut ends = self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (end, ended) = oneshot::channel();
             ends.push(ended);
-            let driver = Driver::new(engine.clone(), index, inbox);
+            let driver = Driver::new(self.clone(), index, inbox);
             tokio::spawn(async move {
                 driver.run().await;
                 // Nobody may be waiting for it.
                 let _ = end.send(());
             });
         }
-        *engine.shared.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
-        tokio::spawn(outbox::dispatch(engine.clone()));
-        Ok(engine)
     }
 
     async fn load_definitions(&self) -> Result<(), Error> {
@@ -257,9 +300,9 @@ impl Engine {
             for deployed in store.definitions()? {
                 let resources: Resources = serde_json::from_str(&deployed.resources).unwrap_or_default();
                 let name = format!("{}/{} {}", deployed.namespace, deployed.name, deployed.version);
-                match registry::compile(&name, &deployed.text, &resources) {
-                    Ok((program, _)) if program.digest() == deployed.digest => {
-                        engine.shared.registry.insert(Arc::new(program), deployed);
+                match registry::compile(&name, &deployed.text, &resources, &engine.shared.options.services) {
+                    Ok((compiled, _)) if compiled.orchestrated.digest() == deployed.digest => {
+                        engine.shared.registry.insert(compiled, deployed);
                     }
                     // An instance pinned to it stays where it is; it must not go on with another meaning.
                     Ok(_) => tracing::error!(workflow = name, "this program gives the definition another meaning; its instances wait for the program that deployed it"),
@@ -277,7 +320,9 @@ impl Engine {
     /// [`Error::Definition`], [`Error::VersionTaken`], [`Error::Store`].
     pub async fn deploy(&self, file: &str, text: &str, replace: bool) -> Result<Deployment, Error> {
         let resources = self.fetch_resources(file, text).await?;
-        let (program, diagnostics) = registry::compile(file, text, &resources).map_err(Error::Definition)?;
+        let services = &self.shared.options.services;
+        let (compiled, diagnostics) = registry::compile(file, text, &resources, services).map_err(Error::Definition)?;
+        let program = compiled.orchestrated.clone();
         let document = program.document();
         let mut deployment = Deployment {
             namespace: document.namespace.clone(),
@@ -311,7 +356,7 @@ impl Engine {
         };
         let row = deployed.clone();
         self.blocking(move |store| store.deploy(&row)).await?;
-        self.shared.registry.insert(Arc::new(program), deployed);
+        self.shared.registry.insert(compiled, deployed);
         Ok(deployment)
     }
 
@@ -334,9 +379,8 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let StartRequest { namespace, name, version, input, idempotency_key, id } = request;
-        let program =
-            self.shared.registry.find(&namespace, &name, version.as_deref()).map_err(Error::UnknownWorkflow)?;
+        let StartRequest { namespace, name, version, mode, input, idempotency_key, id } = request;
+        let program = self.shared.registry.find(&namespace, &name, version.as_deref(), mode)?;
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
@@ -348,14 +392,13 @@ impl Engine {
     pub(crate) async fn start_child(
         &self,
         child: pavane_core::engine::Child,
+        mode: Mode,
         correlation_id: String,
         parent: Option<Parent>,
     ) -> Result<Started, Error> {
-        let program = self
-            .shared
-            .registry
-            .find(&child.namespace, &child.name, Some(&child.version))
-            .map_err(Error::UnknownWorkflow)?;
+        let find = |mode| self.shared.registry.find(&child.namespace, &child.name, Some(&child.version), Some(mode));
+        // It runs in its parent's mode if it can: its parent cannot tell.
+        let program = find(mode).or_else(|_| find(Mode::Orchestration))?;
         // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
         // alone could fill the engine and wait for ever.
         self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
@@ -456,6 +499,17 @@ impl Engine {
         self.commit(Commit { publish: events, ..Commit::default() }).await?;
         self.shared.published.notify_one();
         Ok(())
+    }
+
+    /// Takes a message from another location of an instance; it is durable when this returns.
+    pub(crate) async fn deliver(&self, message: pavane_core::engine::Message) -> Result<(), Error> {
+        let Some(program) = self.shared.registry.by_digest(&message.digest) else {
+            return Err(Error::UnknownWorkflow(format!("no program with digest {} is deployed here", message.digest)));
+        };
+        let (reply, answer) = oneshot::channel();
+        let id = message.instance.clone();
+        self.send(&id, Message::Deliver { program, message: Box::new(message), reply }).await?;
+        self.answer(answer).await
     }
 
     /// Makes something durable that belongs to no instance.

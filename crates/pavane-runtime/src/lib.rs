@@ -7,6 +7,7 @@ mod driver;
 pub mod effects;
 mod engine;
 mod outbox;
+mod participant;
 mod registry;
 pub mod services;
 

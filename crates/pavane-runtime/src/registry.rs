@@ -1,9 +1,9 @@
 //! Deployed definitions and their compiled programs: by digest for instances that run, by name for those that start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use pavane_core::definition::{self, Diagnostic, Severity};
+use pavane_core::definition::{self, Definition, Diagnostic, Mode, Severity};
 use pavane_core::program::{Program, Resources};
 use pavane_store::Deployed;
 
@@ -15,16 +15,45 @@ pub(crate) struct Registry(RwLock<Tables>);
 struct Tables {
     by_digest: HashMap<String, Arc<Program>>,
     /// Versions in their order, so that the last is the newest.
-    by_name: HashMap<(String, String), BTreeMap<Version, String>>,
+    by_name: HashMap<(String, String), BTreeMap<Version, Arc<Compiled>>>,
     deployed: Vec<Deployed>,
 }
 
+/// A definition in both modes.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// Everything at the engine.
+    pub orchestrated: Arc<Program>,
+    /// Each effect at the service that owns it, or why that cannot be. What has no such effect is the same program in
+    /// both modes.
+    pub choreographed: Result<Arc<Program>, Vec<Diagnostic>>,
+}
+
+impl Compiled {
+    /// The program for a mode.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn program(&self, mode: Option<Mode>) -> Result<Arc<Program>, String> {
+        match mode.unwrap_or(self.orchestrated.mode()) {
+            Mode::Orchestration => Ok(self.orchestrated.clone()),
+            Mode::Choreography => self.choreographed.clone().map_err(|problems| {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                format!("it cannot be choreographed:\n{}", problems.join("\n"))
+            }),
+        }
+    }
+}
+
 impl Registry {
-    pub fn insert(&self, program: Arc<Program>, deployed: Deployed) {
+    pub fn insert(&self, compiled: Compiled, deployed: Deployed) {
         let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let key = (deployed.namespace.clone(), deployed.name.clone());
-        tables.by_name.entry(key).or_default().insert(Version::new(&deployed.version), deployed.digest.clone());
-        tables.by_digest.insert(deployed.digest.clone(), program);
+        let programs = [Some(&compiled.orchestrated), compiled.choreographed.as_ref().ok()];
+        for program in programs.into_iter().flatten() {
+            tables.by_digest.insert(program.digest().to_owned(), program.clone());
+        }
+        tables.by_name.entry(key).or_default().insert(Version::new(&deployed.version), Arc::new(compiled));
         tables.deployed.retain(|d| {
             (&d.namespace, &d.name, &d.version) != (&deployed.namespace, &deployed.name, &deployed.version)
         });
@@ -35,33 +64,43 @@ impl Registry {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_digest.get(digest).cloned()
     }
 
-    /// The program of a name: of a version, or the newest.
+    /// The program of a name: of a version, or the newest; in a mode, or in that of its document.
     ///
     /// # Errors
     /// A sentence that says what there is instead.
-    pub fn find(&self, namespace: &str, name: &str, version: Option<&str>) -> Result<Arc<Program>, String> {
+    pub fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+        mode: Option<Mode>,
+    ) -> Result<Arc<Program>, Unfit> {
         let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let Some(versions) = tables.by_name.get(&(namespace.to_owned(), name.to_owned())) else {
             let mut known: Vec<String> = tables.by_name.keys().map(|(ns, name)| format!("{ns}/{name}")).collect();
             known.sort();
             known.truncate(10);
             let known = if known.is_empty() { "nothing is".to_owned() } else { known.join(", ") };
-            return Err(format!("the workflow {namespace}/{name} is not deployed; deployed: {known}"));
+            return Err(Unfit::Unknown(format!("the workflow {namespace}/{name} is not deployed; deployed: {known}")));
         };
-        let digest = match version.filter(|v| *v != "latest") {
+        let compiled = match version.filter(|v| *v != "latest") {
             Some(version) => versions.get(&Version::new(version)),
             None => versions.values().next_back(),
         };
-        digest.and_then(|digest| tables.by_digest.get(digest)).cloned().ok_or_else(|| {
+        let Some(compiled) = compiled else {
             let known: Vec<&str> = versions.keys().map(|v| v.text.as_str()).collect();
-            format!("{namespace}/{name} has no version {}; it has {}", version.unwrap_or("latest"), known.join(", "))
-        })
+            let version = version.unwrap_or("latest");
+            let known = known.join(", ");
+            return Err(Unfit::Unknown(format!("{namespace}/{name} has no version {version}; it has {known}")));
+        };
+        compiled.program(mode).map_err(|why| Unfit::Mode(format!("{namespace}/{name}: {why}")))
     }
 
     /// The digest deployed under a name and version.
     pub fn digest_of(&self, namespace: &str, name: &str, version: &str) -> Option<String> {
         let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        tables.by_name.get(&(namespace.to_owned(), name.to_owned()))?.get(&Version::new(version)).cloned()
+        let versions = tables.by_name.get(&(namespace.to_owned(), name.to_owned()))?;
+        Some(versions.get(&Version::new(version))?.orchestrated.digest().to_owned())
     }
 
     pub fn deployed(&self) -> Vec<Deployed> {
@@ -69,26 +108,52 @@ impl Registry {
     }
 }
 
-/// Compiles a text with the resources at hand; gives the warnings, too.
+/// Why a definition gives no program to start.
+pub(crate) enum Unfit {
+    /// It is not deployed.
+    Unknown(String),
+    /// It does not fit the mode.
+    Mode(String),
+}
+
+/// Compiles a text with the resources at hand, in both modes; gives the warnings, too. `services` have participants.
 ///
 /// # Errors
-/// Every diagnostic, when one of them is an error.
+/// Every diagnostic, when one of them is an error in the document's own mode.
 pub(crate) fn compile(
     file: &str,
     text: &str,
     resources: &Resources,
-) -> Result<(Program, Vec<Diagnostic>), Vec<Diagnostic>> {
+    services: &BTreeSet<String>,
+) -> Result<(Compiled, Vec<Diagnostic>), Vec<Diagnostic>> {
     let definition::Reading { definition, mut diagnostics } = definition::read(file, text);
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
     // What could be read is compiled all the same, so that all problems are told at once.
-    match definition.map(|definition| Program::compile(&definition, resources)) {
-        Some(Ok(program)) if !failed => Ok((program, diagnostics)),
+    let compiled = definition.map(|definition| in_both_modes(&definition, resources, services));
+    match compiled {
+        Some(Ok(compiled)) if !failed => Ok((compiled, diagnostics)),
         Some(Err(more)) => {
             diagnostics.extend(more);
             diagnostics.sort_by_key(|d| d.at);
             Err(diagnostics)
         }
         _ => Err(diagnostics),
+    }
+}
+
+fn in_both_modes(
+    definition: &Definition,
+    resources: &Resources,
+    services: &BTreeSet<String>,
+) -> Result<Compiled, Vec<Diagnostic>> {
+    let orchestrated = Arc::new(Program::compile(definition, resources)?);
+    let choreographed = Program::choreograph(definition, resources, services).map(|program| match program.placed() {
+        Mode::Orchestration => orchestrated.clone(),
+        Mode::Choreography => Arc::new(program),
+    });
+    match choreographed {
+        Err(problems) if orchestrated.mode() == Mode::Choreography => Err(problems),
+        choreographed => Ok(Compiled { orchestrated, choreographed }),
     }
 }
 

@@ -14,6 +14,7 @@ pub use memory::Memory;
 pub use sqlite::{Sqlite, Stats};
 
 use pavane_core::Timestamp;
+use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
 use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
@@ -110,6 +111,8 @@ pub struct Query {
     pub workflow: Option<String>,
     /// Any of these; empty: all.
     pub statuses: Vec<Status>,
+    /// Mode.
+    pub mode: Option<Mode>,
     /// Correlation id.
     pub correlation_id: Option<String>,
     /// Started at or after.

@@ -322,6 +322,7 @@ fn matches(query: &Query, row: &WorkflowInstance) -> bool {
         row.name == name && namespace.is_none_or(|namespace| row.namespace == namespace)
     }) && (query.statuses.is_empty() || query.statuses.contains(&row.status))
         && query.correlation_id.as_ref().is_none_or(|id| *id == row.correlation_id)
+        && query.mode.is_none_or(|mode| row.mode == mode)
         && query.started_after.is_none_or(|time| row.start_time >= time)
 }
 

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pavane_core::Timestamp;
-use pavane_core::definition::Mode;
 use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -204,14 +203,6 @@ fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()>
         connection.pragma_update(None, "max_page_count", pages)?;
     }
     Ok(())
-}
-
-/// The word a mode is kept as.
-fn mode_to_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Orchestration => "orchestration",
-        Mode::Choreography => "choreography",
-    }
 }
 
 /// SQLite's error in an operator's words: what happened, and what to do.

@@ -2,7 +2,7 @@
 //!
 //! Only settings that are honoured are accepted; one that belongs to a later version is named as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub struct Config {
     pub workflows: Vec<String>,
     /// Services by the host name that endpoints use.
     pub services: BTreeMap<String, ServiceSettings>,
+    /// Hosts that have participants without being configured: where `run` places the work of a bare document.
+    #[serde(skip)]
+    pub hosts: BTreeSet<String>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
     /// Outgoing HTTP.

@@ -1,16 +1,17 @@
 //! Wiring a process together: store, effects, engine, listeners; and taking it apart again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pavane_bus::Embedded;
 use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::{Engine, Options};
-use pavane_store::{Memory, Sqlite, Store};
+use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
 use crate::api::{self, Api};
@@ -43,7 +44,50 @@ pub struct Running {
     pub network: Network,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
+    /// The participants of the services, each with a store of its own.
+    pub participants: Vec<Participant>,
     config: Arc<Config>,
+}
+
+/// What a process did since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Calls made.
+    pub calls: u64,
+    /// Those of them that repeat an attempt of the same task.
+    pub retries: u64,
+    /// Steps made durable.
+    pub steps: u64,
+    /// Messages that came from one location to another.
+    pub messages: u64,
+    /// Transactions, each with one fsync.
+    pub transactions: u64,
+    /// Bytes of rows made durable.
+    pub bytes: u64,
+}
+
+impl std::ops::Sub for Totals {
+    type Output = Totals;
+
+    fn sub(self, before: Totals) -> Totals {
+        Totals {
+            calls: self.calls - before.calls,
+            retries: self.retries - before.retries,
+            steps: self.steps - before.steps,
+            messages: self.messages - before.messages,
+            transactions: self.transactions - before.transactions,
+            bytes: self.bytes - before.bytes,
+        }
+    }
+}
+
+/// The participant of a service in this process.
+#[derive(Clone, Debug)]
+pub struct Participant {
+    /// It runs what is placed at its service.
+    pub engine: Engine,
+    /// Its store, when it is SQLite.
+    pub sqlite: Option<Arc<Sqlite>>,
 }
 
 impl Running {
@@ -74,31 +118,58 @@ impl Running {
             max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
         })
         .map_err(|e| vec![e])?;
-        let (store, sqlite): (Arc<dyn Store>, _) = match storage {
-            Storage::Memory => (Arc::new(Memory::new()), None),
-            Storage::Configured => {
-                let sqlite = &config.store.sqlite;
-                let (path, wait) = (sqlite.path.clone(), sqlite.wait.unwrap_or(LOCK_WAIT));
-                let opened = tokio::task::spawn_blocking(move || Sqlite::open(path, wait)).await;
-                let opened = opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?;
-                let opened = Arc::new(opened);
-                (opened.clone(), Some(opened))
-            }
-        };
+        let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
+        let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let limits = Options::default();
+        let services: BTreeSet<String> = config.services.keys().chain(&config.hosts).cloned().collect();
         let options = Options {
             host: Host { secrets, runtime: runtime(), ..Host::default() },
+            services: services.clone(),
             max_active: config.limits.active_instances.unwrap_or(limits.max_active),
             max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
             partitions: limits.partitions,
         };
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
-        let running = Running { engine, network, sqlite, config: Arc::new(config) };
+        let mut participants = Vec::new();
+        for service in services {
+            let path = participant_path(&config.store.sqlite.path, &service);
+            let (store, sqlite) = open_store(&storage, path, wait).await?;
+            participants.push(Participant { engine: engine.participant(&service, store), sqlite });
+        }
+        let running = Running { engine, network, sqlite, participants, config: Arc::new(config) };
+        running.connect();
         let mut problems = Vec::new();
         for file in files {
             problems.extend(running.deploy(&file, false).await.err());
         }
         if problems.is_empty() { Ok(running) } else { Err(problems) }
+    }
+
+    /// Connects the engine and the participants by the embedded bus.
+    fn connect(&self) {
+        let bus = Arc::new(Embedded::default());
+        // First everybody listens, then they speak.
+        self.engines().for_each(|engine| engine.subscribe(&*bus));
+        self.engines().for_each(|engine| engine.publish_to(bus.clone()));
+    }
+
+    /// The engine, and the participants as the engines they are.
+    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
+        std::iter::once(&self.engine).chain(self.participants.iter().map(|participant| &participant.engine))
+    }
+
+    /// Numbers since the start, over all engines.
+    pub fn totals(&self) -> Totals {
+        let stores = std::iter::once(&self.sqlite).chain(self.participants.iter().map(|part| &part.sqlite));
+        let stats: Vec<Stats> = stores.flatten().map(|sqlite| sqlite.stats()).collect();
+        Totals {
+            calls: self.engines().map(|engine| engine.counters().calls).sum(),
+            retries: self.engines().map(|engine| engine.counters().retries).sum(),
+            steps: self.engines().map(|engine| engine.counters().steps).sum(),
+            messages: self.engines().map(|engine| engine.progress().taken).sum(),
+            transactions: stats.iter().map(|stats| stats.transactions).sum(),
+            bytes: stats.iter().map(|stats| stats.bytes).sum(),
+        }
     }
 
     /// Deploys a file.
@@ -139,7 +210,14 @@ impl Running {
 
     /// Stops in good order.
     pub async fn stop(&self) {
-        self.engine.shutdown(self.config.shutdown.unwrap_or(SHUTDOWN)).await;
+        let deadline = self.config.shutdown.unwrap_or(SHUTDOWN);
+        futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline))).await;
+    }
+
+    /// Resolves when a store has failed, with the reason.
+    async fn failed(&self) -> String {
+        let failures = self.engines().map(|engine| Box::pin(engine.failed()));
+        futures_util::future::select_all(failures).await.0
     }
 
     /// Serves until a signal asks to stop, or the store fails. A second signal cuts what is still in flight.
@@ -149,7 +227,7 @@ impl Running {
     pub async fn until_stopped(&self) -> Result<(), String> {
         tokio::select! {
             () = signalled() => {}
-            reason = self.engine.failed() => {
+            reason = self.failed() => {
                 // Callers that wait are told the same; they get a moment to hear it.
                 tokio::time::sleep(TELLING).await;
                 return Err(reason);
@@ -161,6 +239,34 @@ impl Running {
             () = signalled() => Err("stopped by a second signal: calls in flight were cut, and are made again at the next start".into()),
         }
     }
+}
+
+/// Opens a store, with what only SQLite can tell.
+async fn open_store(
+    storage: &Storage,
+    path: PathBuf,
+    wait: Duration,
+) -> Result<(Arc<dyn Store>, Option<Arc<Sqlite>>), Vec<String>> {
+    match storage {
+        Storage::Memory => Ok((Arc::new(Memory::new()), None)),
+        Storage::Configured => {
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(path, wait)).await;
+            let opened = Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?);
+            Ok((opened.clone(), Some(opened)))
+        }
+    }
+}
+
+/// Where the participant of a service keeps its state: beside the engine's store, under the service's name.
+fn participant_path(engine: &Path, service: &str) -> PathBuf {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }
+    };
+    let service: String = service.chars().map(plain).collect();
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = (part(engine.file_stem()), part(engine.extension()));
+    let dot = if extension.is_empty() { "" } else { "." };
+    engine.with_file_name(format!("{stem}-{service}{dot}{extension}"))
 }
 
 /// `$runtime`.

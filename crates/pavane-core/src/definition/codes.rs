@@ -1,6 +1,6 @@
 //! The one table of diagnostic codes. A code never changes its meaning; each has a page in `docs/errors/`. Codes
 //! beginning with `W` are warnings, `D2xx` come from compiling a definition that was read, `D9xx` name constructs of
-//! the standard that this version cannot run.
+//! the standard that this version cannot run, `P1xx` say why a definition cannot be choreographed.
 
 macro_rules! codes {
     ($($name:ident $code:literal $title:literal)*) => {
@@ -55,5 +55,7 @@ codes! {
     LATER_SCHEDULE "D909" "`schedule` is not available"
     LATER_SETTING "D910" "A setting of `metadata.pavane` is not available"
     LATER_LOOSE "D911" "Loose evaluation is not available"
+    DYNAMIC_HOST "P101" "The host of an endpoint is decided at run time"
+    NO_PARTICIPANT "P102" "A task belongs to no service with a participant"
     LITERAL_EXPRESSION "W001" "A literal text that looks like an expression"
 }

@@ -56,6 +56,24 @@ pub enum Mode {
     Choreography,
 }
 
+impl Mode {
+    /// Both.
+    pub const ALL: [Mode; 2] = [Mode::Orchestration, Mode::Choreography];
+
+    /// The word used in records, the API and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Orchestration => "orchestration",
+            Mode::Choreography => "choreography",
+        }
+    }
+
+    /// The mode a word names.
+    pub fn parse(word: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
 /// An expression's text without `${ }`, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
@@ -173,6 +191,21 @@ pub struct Task {
     pub pavane: TaskSettings,
     /// What it does.
     pub kind: TaskKind,
+}
+
+impl Task {
+    /// The lists of tasks it holds, in the order of the document.
+    pub fn lists(&self) -> Vec<&[Task]> {
+        match &self.kind {
+            TaskKind::Do(body) | TaskKind::Fork { branches: body, .. } => vec![body],
+            TaskKind::For(each) => vec![&each.body],
+            TaskKind::Try(attempt) => {
+                std::iter::once(&attempt.body).chain(&attempt.handler).map(Vec::as_slice).collect()
+            }
+            TaskKind::Listen(listen) => listen.foreach.iter().map(|foreach| foreach.body.as_slice()).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// `metadata.pavane` of a task.

@@ -190,7 +190,11 @@ impl<'a> Machine<'a> {
 
     /// Begins a task: `if`, input schema, `input.from`, then what it does.
     fn enter(&mut self, t: TokenId, id: NodeId) -> Option<Go> {
-        if let Some(to) = self.away(id) {
+        // A function's own task runs where the call of the function does, which may be placed elsewhere by its owner.
+        let called = self.top(t).is_some_and(|(frame, node)| {
+            matches!(node.act, Act::Function { body, .. } if body == id) && !matches!(frame.role, Role::Undo(_))
+        });
+        if let Some(to) = self.away(id).filter(|_| !called) {
             return self.depart(t, to, Errand::Enter(id));
         }
         let node = self.program.node(id);

@@ -6,9 +6,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use jaq_core::load::lex::Lexer;
-use jaq_core::load::parse::{Def, Parser, Term};
+use jaq_core::load::lex::{Lexer, StrPart};
+use jaq_core::load::parse::{BinaryOp, Def, Parser, Term};
 use jaq_core::load::{Arena, File, Loader};
+use jaq_core::ops::Math;
 use jaq_core::path::{Opt, Part};
 use jaq_core::{Compiler, Ctx, Exn, Vars};
 use jaq_json::Val;
@@ -51,6 +52,17 @@ pub struct Expression {
     /// Names of the arguments it uses, without `$`, in the order the filter takes them.
     names: Vec<String>,
     code: Code,
+    /// What every value of it begins with, as far as its text shows.
+    prefix: Prefix,
+}
+
+/// The constant beginning of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// The beginning.
+    pub text: String,
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 enum Code {
@@ -73,11 +85,12 @@ impl Expression {
     /// Syntax errors, undefined filters and unbound variables.
     pub fn compile(text: &str, variables: &[&str]) -> Result<Expression, CompileError> {
         let mut term = parse(text)?;
+        let prefix = prefix(&term);
         if let Some(code) = plain(&term)
             && code.argument().is_none_or(|name| variables.contains(&name))
         {
             let names = code.argument().map(str::to_owned).into_iter().collect();
-            return Ok(Expression { text: text.to_owned(), names, code });
+            return Ok(Expression { text: text.to_owned(), names, code, prefix });
         }
         let mentioned = guard::variables(&mut term);
         let names: Vec<String> = variables
@@ -87,12 +100,17 @@ impl Expression {
             .collect();
         guard::guard(&mut term);
         let filter = compile(text, term, &names, variables)?;
-        Ok(Expression { text: text.to_owned(), names, code: Code::Filter(Box::new(filter)) })
+        Ok(Expression { text: text.to_owned(), names, code: Code::Filter(Box::new(filter)), prefix })
     }
 
     /// Whether the expression names `$name`.
     pub fn names(&self, name: &str) -> bool {
         self.names.iter().any(|n| n == name)
+    }
+
+    /// The text every value of the expression begins with, as far as that can be seen without running it.
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
 
     /// Runs the expression on `input`. No output is null, one is that value, more are an array.
@@ -261,11 +279,32 @@ fn plain(term: &Term<&str>) -> Option<Code> {
     }
 }
 
-fn literal(parts: &[jaq_core::load::lex::StrPart<&str, Term<&str>>]) -> Option<String> {
-    parts
-        .iter()
-        .map(|part| if let jaq_core::load::lex::StrPart::Str(text) = part { Some(*text) } else { None })
-        .collect()
+fn literal(parts: &[StrPart<&str, Term<&str>>]) -> Option<String> {
+    parts.iter().map(|part| if let StrPart::Str(text) = part { Some(*text) } else { None }).collect()
+}
+
+/// What a term's value begins with when it is a text: literals, what they are joined to, what a pipe ends in.
+fn prefix(term: &Term<&str>) -> Prefix {
+    match term {
+        Term::Str(None, parts) => {
+            let constant = |part: &StrPart<&str, Term<&str>>| match part {
+                StrPart::Str(text) => Some((*text).to_owned()),
+                StrPart::Char(char) => Some(char.to_string()),
+                StrPart::Term(_) => None,
+            };
+            let known: Vec<String> = parts.iter().map_while(constant).collect();
+            Prefix { text: known.concat(), whole: known.len() == parts.len() }
+        }
+        Term::BinOp(left, BinaryOp::Math(Math::Add), right) => match prefix(left) {
+            Prefix { text, whole: true } => {
+                let rest = prefix(right);
+                Prefix { text: text + &rest.text, whole: rest.whole }
+            }
+            left => left,
+        },
+        Term::BinOp(_, BinaryOp::Pipe(_), right) => prefix(right),
+        _ => Prefix::default(),
+    }
 }
 
 /// jq's `.name`: null for null and for a missing property, an error for anything but an object.

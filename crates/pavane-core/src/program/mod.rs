@@ -159,20 +159,11 @@ fn visit_schemas<'a>(definition: &'a Definition, see: &mut dyn FnMut(&'a definit
     fn tasks<'a>(list: &'a [definition::Task], see: &mut dyn FnMut(&'a definition::Schema)) {
         for task in list {
             filters(&[&task.input, &task.output, &task.export], see);
-            match &task.kind {
-                definition::TaskKind::Do(body) | definition::TaskKind::Fork { branches: body, .. } => tasks(body, see),
-                definition::TaskKind::For(each) => tasks(&each.body, see),
-                definition::TaskKind::Try(attempt) => {
-                    tasks(&attempt.body, see);
-                    tasks(attempt.handler.as_deref().unwrap_or_default(), see);
-                }
-                definition::TaskKind::Listen(listen) => {
-                    if let Some(foreach) = &listen.foreach {
-                        tasks(&foreach.body, see);
-                        filters(&[&foreach.output, &foreach.export], see);
-                    }
-                }
-                _ => {}
+            task.lists().into_iter().for_each(|list| tasks(list, see));
+            if let definition::TaskKind::Listen(listen) = &task.kind
+                && let Some(foreach) = &listen.foreach
+            {
+                filters(&[&foreach.output, &foreach.export], see);
             }
         }
     }

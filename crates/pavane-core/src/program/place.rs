@@ -1,13 +1,14 @@
 //! Placement: which location performs which node.
 //!
-//! A call belongs to the service that the host of its endpoint names. What has no effect is not placed: it runs where
-//! the token is. Events and sub-workflows stay at the engine, the home of every instance, because it is there from the
-//! start on. Placement is a total function of document and services: equal input, equal placement, equal digest.
+//! A call belongs to the service that the host of its endpoint names, unless its `owner` says another. What has no effect
+//! is not placed: it runs where the token is. Events and sub-workflows stay at the engine, the home of every instance,
+//! because it is there from the start on; so does everything in a region with `placement: engine`. Placement is a total
+//! function of document and services: equal input, equal placement, equal digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::definition::{Position, Severity};
+use crate::definition::{Position, Severity, Task, codes};
 use crate::id;
 
 /// Participants of one workflow, at most: numbers of tokens and runs have room for as many.
@@ -18,39 +19,29 @@ pub(super) fn place(
     definition: &Definition,
     services: &BTreeSet<String>,
 ) -> Result<Program, Vec<Diagnostic>> {
-    let mut problems = Vec::new();
-    for index in 0..program.nodes.len() {
-        match owner(&program, &program.nodes[index], services) {
-            Ok(location) => program.nodes[index].location = location,
-            Err((code, message)) => problems.push(Diagnostic {
-                code,
-                severity: Severity::Error,
-                file: definition.file.clone(),
-                at: Position::default(),
-                reference: program.nodes[index].reference.to_string(),
-                message,
-                why: None,
-                help: None,
-            }),
-        }
+    let mut settings = BTreeMap::new();
+    let functions: Vec<&[Task]> = definition.functions.values().map(std::slice::from_ref).collect();
+    functions.into_iter().chain([&*definition.tasks]).for_each(|list| read(list, false, &mut settings));
+    let mut placing = Placing { program: &program, definition, services, settings, problems: Vec::new() };
+    let locations: Vec<Option<Location>> = program.nodes.iter().map(|node| placing.location(node)).collect();
+    let used: BTreeSet<Location> = locations.iter().flatten().filter(|at| !at.is_engine()).cloned().collect();
+    if used.len() >= MAX_LOCATIONS {
+        let what = format!("the workflow has more than {} participants", MAX_LOCATIONS - 1);
+        placing.problem(
+            codes::NO_PARTICIPANT,
+            "",
+            what,
+            "the numbers of their tokens have room for no more",
+            "split it into sub-workflows",
+        );
     }
-    let used: BTreeSet<Location> = program.nodes.iter().filter_map(|node| node.location.clone()).collect();
-    program.locations.extend(used.into_iter().filter(|location| *location != Location::Engine));
-    if program.locations.len() > MAX_LOCATIONS {
-        problems.push(Diagnostic {
-            code: "P102",
-            severity: Severity::Error,
-            file: definition.file.clone(),
-            at: Position::default(),
-            reference: String::new(),
-            message: format!("the workflow calls more than {} services", MAX_LOCATIONS - 1),
-            why: None,
-            help: None,
-        });
+    if !placing.problems.is_empty() {
+        return Err(placing.problems);
     }
-    if !problems.is_empty() {
-        return Err(problems);
+    for (node, location) in program.nodes.iter_mut().zip(locations) {
+        node.location = location;
     }
+    program.locations.extend(used);
     let placed: BTreeMap<&str, &str> =
         program.nodes.iter().filter_map(|node| Some((&*node.reference, node.location.as_ref()?.name()))).collect();
     let text = placed.iter().fold(program.digest.clone(), |text, (task, at)| format!("{text}\n{task} {at}"));
@@ -58,34 +49,131 @@ pub(super) fn place(
     Ok(program)
 }
 
-/// Where a node's effect belongs; none when it has none.
-fn owner(
-    program: &Program,
-    node: &Node,
-    services: &BTreeSet<String>,
-) -> Result<Option<Location>, (&'static str, String)> {
-    let uri = match &node.act {
-        Act::Http(code) => &code.uri,
-        Act::OpenApi(code) => &code.document,
-        Act::Function { body, .. } => {
-            let body = program.node(*body);
-            return if matches!(body.act, Act::Http(_) | Act::OpenApi(_)) {
-                owner(program, body, services)
-            } else {
-                Ok(None)
-            };
+/// What a task says of its place.
+struct Setting<'a> {
+    at: Position,
+    owner: Option<&'a str>,
+    /// It is in a region that is placed at the engine.
+    engine: bool,
+}
+
+fn read<'a>(tasks: &'a [Task], engine: bool, settings: &mut BTreeMap<&'a str, Setting<'a>>) {
+    for task in tasks {
+        let engine = engine || task.pavane.engine;
+        let owner = task.pavane.owner.as_deref();
+        settings.insert(&task.reference, Setting { at: task.at, owner, engine });
+        task.lists().into_iter().for_each(|list| read(list, engine, settings));
+    }
+}
+
+struct Placing<'a> {
+    program: &'a Program,
+    definition: &'a Definition,
+    services: &'a BTreeSet<String>,
+    settings: BTreeMap<&'a str, Setting<'a>>,
+    problems: Vec<Diagnostic>,
+}
+
+impl Placing<'_> {
+    /// Where a node belongs; none when it has no effect, or when there is a problem with it.
+    fn location(&mut self, node: &Node) -> Option<Location> {
+        let (owner, engine) = self.settings.get(&*node.reference).map_or((None, false), |s| (s.owner, s.engine));
+        if engine {
+            return effectful(node).then_some(Location::Engine);
         }
-        Act::Emit(_) | Act::Listen(_) | Act::Run(_) => return Ok(Some(Location::Engine)),
-        _ => return Ok(None),
+        if let Some(owner) = owner {
+            return self.participant(node, owner, "its `owner`");
+        }
+        match &node.act {
+            // A function has one place, whoever calls it.
+            Act::Function { body, .. } => {
+                let body = self.program.node(*body);
+                // Its problems are told where it is defined.
+                let told = self.problems.len();
+                let location = self.location(body);
+                self.problems.truncate(told);
+                location
+            }
+            Act::Emit(_) | Act::Listen(_) | Act::Run(_) => Some(Location::Engine),
+            _ => match host(endpoint(node)?) {
+                Some(host) => self.participant(node, host, "the host of its endpoint"),
+                None => {
+                    self.problem(
+                        codes::DYNAMIC_HOST,
+                        &node.reference,
+                        "the host of this endpoint is decided at run time".into(),
+                        "a call belongs to the service that its host names, so that nobody can be chosen to make it",
+                        "begin the endpoint with a fixed scheme and host; or name the service whose participant makes the call: `metadata: { pavane: { owner: NAME } }`; or let the engine make it: `metadata: { pavane: { placement: engine } }`",
+                    );
+                    None
+                }
+            },
+        }
+    }
+
+    fn participant(&mut self, node: &Node, service: &str, named_by: &str) -> Option<Location> {
+        if self.services.contains(service) {
+            return Some(Location::Service(service.into()));
+        }
+        let mut known: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        known.truncate(10);
+        let known = if known.is_empty() { "no service has one".to_owned() } else { known.join(", ") };
+        self.problem(
+            codes::NO_PARTICIPANT,
+            &node.reference,
+            format!("`{service}`, {named_by}, is no service with a participant (there are: {known})"),
+            "in choreography every call is made by the participant of a service",
+            "configure it under `services`; or let the participant of another service make the call: `metadata: { pavane: { owner: NAME } }`; or the engine: `metadata: { pavane: { placement: engine } }`",
+        );
+        None
+    }
+
+    fn problem(&mut self, code: &'static str, reference: &str, message: String, why: &str, help: &str) {
+        self.problems.push(Diagnostic {
+            code,
+            severity: Severity::Error,
+            file: self.definition.file.clone(),
+            at: self.settings.get(reference).map_or_else(Position::default, |setting| setting.at),
+            reference: reference.to_owned(),
+            message,
+            why: Some(why.to_owned()),
+            help: Some(help.to_owned()),
+        });
+    }
+}
+
+/// Whether a node does something that must be done at one place.
+fn effectful(node: &Node) -> bool {
+    endpoint(node).is_some() || matches!(node.act, Act::Function { .. } | Act::Emit(_) | Act::Listen(_) | Act::Run(_))
+}
+
+/// Where a node's call goes; none when it makes none.
+fn endpoint(node: &Node) -> Option<&UriCode> {
+    match &node.act {
+        Act::Http(code) => Some(&code.uri),
+        Act::OpenApi(code) => Some(&code.document),
+        _ => None,
+    }
+}
+
+/// The host that a URI names, when every value of it names the same.
+fn host(uri: &UriCode) -> Option<&str> {
+    let (text, whole) = match uri {
+        UriCode::Text(text) => (text.as_str(), true),
+        UriCode::Expression(expression) => (expression.prefix().text.as_str(), expression.prefix().whole),
     };
-    let UriCode::Text(text) = uri else {
-        return Err(("P101", "the host of this endpoint is decided at run time".into()));
-    };
-    let authority = text.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or("");
+    let (_, rest) = text.split_once("://")?;
+    let end = rest.find(['/', '?', '#']);
+    // A beginning that ends within the authority does not tell it.
+    let authority = end.map(|end| &rest[..end]).or(whole.then_some(rest))?;
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    if services.contains(host) {
-        Ok(Some(Location::Service(host.into())))
-    } else {
-        Err(("P102", format!("the host `{host}` is no service of the configuration")))
+    Some(host).filter(|host| !host.is_empty() && !host.contains(['{', '}']))
+}
+
+impl Program {
+    /// The hosts its calls name, as far as they are fixed.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.nodes.iter().filter_map(|node| host(endpoint(node)?)).map(str::to_owned).collect()
     }
 }

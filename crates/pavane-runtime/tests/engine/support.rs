@@ -243,6 +243,7 @@ pub fn request(name: &str) -> StartRequest {
         namespace: "t".into(),
         name: name.into(),
         version: None,
+        mode: None,
         input: Value::object([("n", Value::integer(1))]),
         idempotency_key: None,
         id: None,

@@ -14,7 +14,7 @@ use rusqlite::types::{FromSqlError, Type, Value as Cell};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::{BUSY, CACHE_KIB, failed, flags, mode_to_word};
+use super::{BUSY, CACHE_KIB, failed, flags};
 use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Page, Query, batch};
 
 /// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
@@ -282,6 +282,10 @@ fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (St
         // No index: names are seldom the same in two namespaces.
         common = common.with("+namespace = ?", [text(namespace)]);
     }
+    if let Some(mode) = query.mode {
+        // No index: there are two.
+        common = common.with("mode = ?", [text(mode.as_str())]);
+    }
     // By its index, or merely looked at.
     let name = |part: Conditions, condition: &'static str| match workflow {
         Some((_, name)) => part.with(condition, [text(name)]),
@@ -399,11 +403,8 @@ fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Status> {
 }
 
 fn mode(row: &Row<'_>, column: usize) -> rusqlite::Result<Mode> {
-    let word = row.get_ref(column)?.as_str()?;
-    [Mode::Orchestration, Mode::Choreography]
-        .into_iter()
-        .find(|mode| mode_to_word(*mode) == word)
-        .ok_or_else(|| damaged(column, format!("`{word}` is no mode").into()))
+    let word: String = row.get(column)?;
+    Mode::parse(&word).ok_or_else(|| damaged(column, format!("`{word}` is no mode").into()))
 }
 
 fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {

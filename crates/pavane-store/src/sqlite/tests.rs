@@ -7,6 +7,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use pavane_core::definition::Mode;
 use pavane_core::record::{Compensation, Status};
 use pavane_core::value::Value;
 use tempfile::TempDir;

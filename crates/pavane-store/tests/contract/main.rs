@@ -10,6 +10,7 @@ mod support;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
 use pavane_core::record::Status;
 use pavane_core::{Timestamp, value::Value};
@@ -365,6 +366,7 @@ fn instances_are_listed_newest_first_in_pages() {
             row.status = if n % 2 == 0 { Status::Running } else { Status::Completed };
             row.name = if n < 5 { "order" } else { "refund" }.into();
             row.namespace = if n < 2 { "old" } else { "shop" }.into();
+            row.mode = if n < 4 { Mode::Orchestration } else { Mode::Choreography };
             if n == 3 || n == 5 {
                 row.correlation_id = "i2".into();
             }
@@ -385,6 +387,8 @@ fn instances_are_listed_newest_first_in_pages() {
             ),
             (Query { correlation_id: Some("i2".into()), ..all() }, vec!["i5", "i3", "i2"]),
             (Query { correlation_id: Some("i3".into()), ..all() }, vec![]),
+            (Query { mode: Some(Mode::Choreography), ..all() }, vec!["i6", "i5", "i4"]),
+            (Query { mode: Some(Mode::Orchestration), statuses: vec![Status::Completed], ..all() }, vec!["i3", "i1"]),
             (Query { started_after: Some(Timestamp(5)), ..all() }, vec!["i6", "i5"]),
             (
                 Query { workflow: Some("order".into()), statuses: vec![Status::Running], ..all() },

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
+use pavane_core::definition::Mode;
 use pavane_core::engine::lifecycle;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value as Data};
@@ -46,9 +47,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (Query(query), body) = (query?, body?);
-    if query.mode.as_deref().is_some_and(|mode| mode != "orchestration") {
-        return Err(ApiError::bad_request("unknown_mode", "this version of Pavane runs the mode `orchestration`"));
-    }
+    let mode = mode(query.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
     let input = if body.iter().all(u8::is_ascii_whitespace) {
         Data::empty_object()
     } else {
@@ -62,8 +61,8 @@ pub(super) async fn start(
     {
         return Err(ApiError::bad_request("invalid_id", "the header Pavane-Instance must be a UUID"));
     }
-    let request =
-        StartRequest { namespace, name, version: query.version, input, idempotency_key: text("idempotency-key"), id };
+    let idempotency_key = text("idempotency-key");
+    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id };
     let engine = &api.running.engine;
     let started = engine.start(request).await?;
     if let Some(wait) = wait {
@@ -79,6 +78,11 @@ pub(super) async fn start(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(applied(response, wait))
+}
+
+fn mode(word: Option<&str>) -> Result<Option<Mode>, String> {
+    let known = || Mode::ALL.map(Mode::as_str).join(", ");
+    word.map(|word| Mode::parse(word).ok_or_else(|| format!("`{word}` is no mode; there are {}", known()))).transpose()
 }
 
 /// The answer to a caller that waited: the output, or the error as a problem.
@@ -156,12 +160,10 @@ pub(super) async fn list(
         .started_after
         .map(|t| t.parse::<Timestamp>().map_err(|e| bad(format!("started_after: {e}"))))
         .transpose()?;
-    if query.mode.as_deref().is_some_and(|mode| mode == "choreography") {
-        return Ok(Json(json!({ "instances": [] })));
-    }
     let filter = Filter {
         workflow: query.workflow,
         statuses: statuses?,
+        mode: mode(query.mode.as_deref()).map_err(bad)?,
         correlation_id: query.correlation_id,
         started_after,
         limit: query.limit.unwrap_or(PAGE).clamp(1, 1_000),

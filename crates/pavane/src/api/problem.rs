@@ -58,6 +58,7 @@ impl From<Error> for ApiError {
             }
             Error::VersionTaken { .. } => ApiError::new(StatusCode::CONFLICT, "version_taken", text),
             Error::UnknownWorkflow(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_workflow", text),
+            Error::Mode(_) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "mode_not_possible", text),
             Error::UnknownInstance(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_instance", text),
             Error::InvalidInput(problem) => ApiError::workflow(&problem, "invalid_input", &[]),
             Error::Conflict(_) => ApiError::new(StatusCode::CONFLICT, "conflict", text),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Done, FAILED, Failure, OK};
+use super::{Done, FAILED, Failure, ModesArgument, OK};
 use crate::demo::services::{self, Behaviour, NAMES};
 use crate::demo::{self, Settings};
 
@@ -14,8 +14,8 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 1_000)]
     orders: usize,
     /// Mode to run them in.
-    #[arg(long, default_value = "orchestration")]
-    mode: String,
+    #[arg(long, value_enum, default_value = "both")]
+    mode: ModesArgument,
     /// How many at the same time; all of them by default.
     #[arg(long)]
     in_flight: Option<usize>,
@@ -29,12 +29,6 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub async fn run(self) -> Done {
-        if self.mode != "orchestration" {
-            return Err(Failure::wrong(format!(
-                "--mode {}: this version of Pavane runs orchestration; choreography comes with a later one",
-                self.mode
-            )));
-        }
         if !(0.0..=100.0).contains(&self.fail_rate) || self.orders == 0 {
             return Err(Failure::wrong("give at least one order, and a --fail-rate between 0 and 100"));
         }
@@ -42,6 +36,7 @@ impl Demo {
             orders: self.orders,
             in_flight: self.in_flight.unwrap_or(self.orders).max(1),
             declined: self.fail_rate,
+            modes: self.mode.modes(),
             keep: self.keep,
         };
         let clean = demo::run(settings).await.map_err(Failure::failed)?;

@@ -13,6 +13,7 @@ mod show;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use pavane_core::definition::Mode;
 
 /// Done.
 const OK: u8 = 0;
@@ -79,6 +80,45 @@ pub(crate) enum Output {
     Text,
     /// For programs; stable.
     Json,
+}
+
+/// A mode to run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArgument {
+    /// The engine calls the services.
+    Orchestration,
+    /// The services' participants hand the work on to each other.
+    Choreography,
+}
+
+impl From<ModeArgument> for Mode {
+    fn from(mode: ModeArgument) -> Mode {
+        match mode {
+            ModeArgument::Orchestration => Mode::Orchestration,
+            ModeArgument::Choreography => Mode::Choreography,
+        }
+    }
+}
+
+/// One mode, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModesArgument {
+    /// One after the other.
+    Both,
+    /// The engine calls the services.
+    Orchestration,
+    /// The services' participants hand the work on to each other.
+    Choreography,
+}
+
+impl ModesArgument {
+    fn modes(self) -> Vec<Mode> {
+        match self {
+            ModesArgument::Both => Mode::ALL.to_vec(),
+            ModesArgument::Orchestration => vec![Mode::Orchestration],
+            ModesArgument::Choreography => vec![Mode::Choreography],
+        }
+    }
 }
 
 impl Cli {

@@ -1,18 +1,20 @@
 //! `pavane run`: one workflow to its end in this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use pavane_core::Value;
+use pavane_core::definition;
 use pavane_core::event::CloudEvent;
+use pavane_core::program::{Program, Resources};
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_runtime::{Error, StartRequest};
 use serde_json::json;
 
-use super::{Done, FAILED, Failure, LATE, OK, Output, duration_argument, json_argument, print_json};
+use super::{Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json};
 use crate::config::Config;
 use crate::server::{Running, Storage};
 
@@ -24,9 +26,9 @@ pub(crate) struct Run {
     /// Input: JSON, @file, or - for standard input.
     #[arg(short, long, default_value = "{}")]
     input: String,
-    /// Mode to run in.
-    #[arg(long, default_value = "orchestration")]
-    mode: String,
+    /// Mode to run in; the one the document asks for by default.
+    #[arg(long, value_enum)]
+    mode: Option<ModeArgument>,
     /// Configuration: services, secrets, and a durable store.
     #[arg(short, long)]
     config: Option<PathBuf>,
@@ -54,9 +56,6 @@ pub(crate) struct Run {
 
 impl Run {
     pub async fn run(self) -> Done {
-        if self.mode != "orchestration" {
-            return Err(Failure::wrong(format!("--mode {}: this version of Pavane runs orchestration", self.mode)));
-        }
         let input = Value::from(&json_argument(&self.input)?);
         let mut events = Vec::new();
         for event in &self.event {
@@ -77,12 +76,13 @@ impl Run {
             namespace: first.namespace,
             name: first.name,
             version: Some(first.version),
+            mode: self.mode.map(Into::into),
             input,
             idempotency_key: None,
             id: None,
         };
         let started = running.engine.start(request).await.map_err(|error| match error {
-            Error::InvalidInput(_) => Failure::wrong(error.to_string()),
+            Error::InvalidInput(_) | Error::Mode(_) => Failure::wrong(error.to_string()),
             error => Failure::failed(error.to_string()),
         })?;
         for event in events {
@@ -102,7 +102,7 @@ impl Run {
     async fn open(&self) -> Result<Running, Failure> {
         let (mut config, storage) = match &self.config {
             Some(path) => (Config::read(path).map_err(Failure::all)?, Storage::Configured),
-            None => (Config::default(), Storage::Memory),
+            None => (Config { hosts: self.hosts(), ..Config::default() }, Storage::Memory),
         };
         config.http.ca = self.ca.clone().or(config.http.ca);
         config.workflows.clear();
@@ -115,6 +115,14 @@ impl Run {
             secrets.insert(name.to_owned(), crate::config::text_or_json(value));
         }
         Running::open(config, storage, self.resolve.clone(), secrets).await.map_err(Failure::all)
+    }
+
+    /// The hosts that the definitions call. What is wrong with a definition is said when it is deployed.
+    fn hosts(&self) -> BTreeSet<String> {
+        let texts = self.files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+        let definitions = texts.filter_map(|text| definition::read("", &text).definition);
+        let programs = definitions.filter_map(|definition| Program::compile(&definition, &Resources::new()).ok());
+        programs.flat_map(|program| program.hosts()).collect()
     }
 
     async fn print(&self, running: &Running, record: &WorkflowInstance) -> Result<(), Failure> {

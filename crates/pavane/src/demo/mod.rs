@@ -1,8 +1,10 @@
 //! The demo: everything in one process, a thousand orders of a saga, and an audit of the books.
 //!
 //! The services run on threads of their own, as they would in processes of their own; the orders go through the HTTP
-//! API, and every step is durable in a SQLite store. Start reading at [`run`].
+//! API, and every step is durable in a SQLite store. The same orders run in one mode after the other, over the same
+//! services. Start reading at [`run`].
 
+mod report;
 pub mod services;
 
 use std::collections::BTreeMap;
@@ -16,14 +18,15 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
+use pavane_core::definition::Mode;
 use pavane_runtime::services::{Idempotency, Limits, ServiceSettings};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::{Answer, Server};
 use crate::config::Config;
-use crate::server::{Running, Storage};
-use services::{Audit, Behaviour, Books, Fate, NAMES, audit};
+use crate::server::{Running, Storage, Totals};
+use services::{Behaviour, Books, Fate, NAMES, audit};
 
 /// The saga.
 const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/workflow.yaml");
@@ -40,17 +43,26 @@ pub struct Settings {
     pub in_flight: usize,
     /// Payments declined, in percent.
     pub declined: f64,
+    /// Modes, one after the other.
+    pub modes: Vec<Mode>,
     /// Go on serving.
     pub keep: bool,
 }
 
-/// How the orders ended.
+/// How the orders of one mode ended.
 #[derive(Debug)]
 struct Run {
+    mode: Mode,
     fates: BTreeMap<String, Fate>,
     latency: Histogram<u64>,
     took: Duration,
     errors: Vec<String>,
+    /// What Pavane did for them.
+    totals: Totals,
+    /// Refusals by the services.
+    refused: u64,
+    /// Effects that were undone.
+    undone: usize,
 }
 
 /// Runs the demo; true when the audit is clean.
@@ -74,12 +86,21 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
         .map_err(|problems| problems.join("\n"))?;
     running.engine.deploy("order-fulfilment.yaml", WORKFLOW, false).await.map_err(|e| e.to_string())?;
     let address = running.serve().await?;
-    println!("pavane demo: {} orders over five services, every step durable in SQLite", settings.orders);
-    let run = orders(settings, address).await?;
-    let books = services.books();
-    let audit = audit(&books, &run.fates);
-    report(settings, &run, &books, &audit, &running);
-    let clean = audit.problems.is_empty() && run.errors.is_empty();
+    let modes: Vec<&str> = settings.modes.iter().map(|mode| mode.as_str()).collect();
+    println!("pavane demo: {} orders over five services: {}", settings.orders, modes.join(", then "));
+    let mut runs: Vec<Run> = Vec::new();
+    for mode in &settings.modes {
+        let (totals, books) = (running.totals(), services.books());
+        let mut run = orders(settings, *mode, address).await?;
+        run.totals = running.totals() - totals;
+        run.refused = refused(&services.books()) - refused(&books);
+        run.undone = undone(&services.books()) - undone(&books);
+        runs.push(run);
+    }
+    let fates = runs.iter().flat_map(|run| run.fates.clone()).collect();
+    let audit = audit(&services.books(), &fates);
+    report::print(settings, &runs, &audit);
+    let clean = audit.problems.is_empty() && runs.iter().all(|run| run.errors.is_empty());
     if settings.keep {
         println!("\nserving at http://{address}; try:");
         println!("  pavane ps --server http://{address}");
@@ -91,6 +112,14 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
     }
     services.stop();
     Ok(clean)
+}
+
+fn refused(books: &[Books]) -> u64 {
+    books.iter().map(|service| service.refused).sum()
+}
+
+fn undone(books: &[Books]) -> usize {
+    books.iter().flat_map(|service| &service.effects).filter(|effect| effect.undone > 0).count()
 }
 
 /// The services on a runtime of their own: they must not share the engine's threads.
@@ -132,8 +161,8 @@ fn config(folder: &std::path::Path, addresses: &[SocketAddr; 5]) -> Config {
     config
 }
 
-/// Places all orders and waits for each.
-async fn orders(settings: &Settings, address: SocketAddr) -> Result<Run, String> {
+/// Places all orders in one mode and waits for each.
+async fn orders(settings: &Settings, mode: Mode, address: SocketAddr) -> Result<Run, String> {
     let server = Server::new(&format!("http://{address}"));
     let places = Arc::new(Semaphore::new(settings.in_flight));
     let bar = progress(settings.orders);
@@ -145,13 +174,23 @@ async fn orders(settings: &Settings, address: SocketAddr) -> Result<Run, String>
             // The semaphore is never closed.
             let _place = places.acquire_owned().await;
             let began = Instant::now();
-            let order = format!("o-{number:06}");
-            let answer = place(&server, &order, number).await;
+            let series = mode.as_str().chars().next().unwrap_or('o');
+            let order = format!("{series}-{number:06}");
+            let answer = place(&server, mode, &order, number).await;
             (order, answer, began.elapsed())
         });
     }
     let latency = Histogram::new_with_max(600_000_000, 3).map_err(|e| format!("latencies cannot be measured: {e}"))?;
-    let mut run = Run { fates: BTreeMap::new(), latency, took: Duration::ZERO, errors: Vec::new() };
+    let mut run = Run {
+        mode,
+        fates: BTreeMap::new(),
+        latency,
+        took: Duration::ZERO,
+        errors: Vec::new(),
+        totals: Totals::default(),
+        refused: 0,
+        undone: 0,
+    };
     while let Some(joined) = placed.join_next().await {
         bar.inc(1);
         let Ok((order, answer, took)) = joined else {
@@ -159,9 +198,8 @@ async fn orders(settings: &Settings, address: SocketAddr) -> Result<Run, String>
             continue;
         };
         run.latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        match answer.map(|answer| fate(&answer)) {
-            Ok(Some(fate)) => drop(run.fates.insert(order, fate)),
-            Ok(None) => run.errors.push(format!("order {order} did not end within {PATIENCE} s")),
+        match answer.and_then(|answer| fate(&answer)) {
+            Ok(fate) => drop(run.fates.insert(order, fate)),
             Err(error) => run.errors.push(format!("order {order}: {error}")),
         }
     }
@@ -170,7 +208,7 @@ async fn orders(settings: &Settings, address: SocketAddr) -> Result<Run, String>
     Ok(run)
 }
 
-async fn place(server: &Server, order: &str, number: usize) -> Result<Answer, String> {
+async fn place(server: &Server, mode: Mode, order: &str, number: usize) -> Result<Answer, String> {
     let pieces = 1 + number % 3;
     let body = json!({
         "orderId": order,
@@ -181,9 +219,9 @@ async fn place(server: &Server, order: &str, number: usize) -> Result<Answer, St
     });
     let wait = format!("wait={PATIENCE}");
     let headers = [("content-type", "application/json"), ("prefer", wait.as_str()), ("idempotency-key", order)];
-    let path = "/api/v1/workflows/shop/order-fulfilment/instances";
+    let path = format!("/api/v1/workflows/shop/order-fulfilment/instances?mode={}", mode.as_str());
     loop {
-        let answer = server.ask(Method::POST, path, &headers, Bytes::from(body.to_string())).await?;
+        let answer = server.ask(Method::POST, &path, &headers, Bytes::from(body.to_string())).await?;
         if answer.status != 503 || answer.body["code"] != "busy" {
             return Ok(answer);
         }
@@ -192,11 +230,13 @@ async fn place(server: &Server, order: &str, number: usize) -> Result<Answer, St
 }
 
 /// How an order ended, by the answer its client got.
-fn fate(answer: &Answer) -> Option<Fate> {
-    if answer.status == 200 {
-        return Some(Fate::Completed);
+fn fate(answer: &Answer) -> Result<Fate, String> {
+    match answer.status.as_u16() {
+        200 => Ok(Fate::Completed),
+        202 => Err(format!("it did not end within {PATIENCE} s")),
+        _ => Fate::of_failed(&answer.body["compensation"])
+            .ok_or_else(|| format!("{} {}", answer.status, answer.body["detail"].as_str().unwrap_or_default())),
     }
-    Fate::of_failed(&answer.body["compensation"])
 }
 
 fn progress(orders: usize) -> ProgressBar {
@@ -206,49 +246,6 @@ fn progress(orders: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {per_sec}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(orders as u64).with_style(style)
-}
-
-fn report(settings: &Settings, run: &Run, books: &[Books], audit: &Audit, running: &Running) {
-    let millis = |quantile: f64| run.latency.value_at_quantile(quantile) as f64 / 1_000.0;
-    let count = |wanted: fn(&Fate) -> bool| run.fates.values().filter(|fate| wanted(fate)).count();
-    let completed = count(|fate| *fate == Fate::Completed);
-    let unresolved = count(|fate| matches!(fate, Fate::Unresolved(_)));
-    let calls: u64 = books.iter().map(|b| b.calls).sum();
-    let refused: u64 = books.iter().map(|b| b.refused).sum();
-    let undone: usize = books.iter().flat_map(|b| &b.effects).filter(|e| e.undone > 0).count();
-    let failed = settings.orders - completed;
-    let line = |name: &str, number: &str, rest: String| println!("  {name:<14} {number:>9}   {rest}");
-    line(
-        "orders",
-        &settings.orders.to_string(),
-        format!(
-            "{:.0} orders/s, {} in flight",
-            settings.orders as f64 / run.took.as_secs_f64(),
-            settings.in_flight.min(settings.orders)
-        ),
-    );
-    let latency = format!("p50; p90 {:.0} ms, p99 {:.0} ms", millis(0.9), millis(0.99));
-    line("latency", &format!("{:.0} ms", millis(0.5)), latency);
-    line("completed", &completed.to_string(), "paid, shipped and confirmed".into());
-    let undone_orders = failed.saturating_sub(unresolved);
-    line("failed", &failed.to_string(), format!("{undone_orders} undone, {unresolved} unresolved"));
-    line("calls", &calls.to_string(), format!("{refused} refused by the services"));
-    line("retries", &running.engine.counters().retries.to_string(), "of calls that were refused for a while".into());
-    line("compensations", &undone.to_string(), "effects undone, in reverse order".into());
-    if let Some(store) = &running.sqlite {
-        let stats = store.stats();
-        line("steps", &stats.commits.to_string(), format!("durable, in {} transactions", stats.transactions));
-    }
-    if audit.problems.is_empty() && run.errors.is_empty() {
-        let found = format!("{} effects of {} orders add up, no key executed twice", audit.effects, audit.orders);
-        line("audit", "clean", found);
-        return;
-    }
-    const SHOWN: usize = 20;
-    line("audit", "NOT clean", format!("{} problems", audit.problems.len() + run.errors.len()));
-    for problem in run.errors.iter().chain(&audit.problems).take(SHOWN) {
-        println!("    {problem}");
-    }
 }
 
 /// A folder of our own among the temporary files.

@@ -9,7 +9,6 @@ use pavane_core::engine::Subscription;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
-use super::super::mode_to_word;
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED};
 
@@ -237,7 +236,7 @@ impl<'c> Rows<'c> {
             row.start_time.0,
             row.end_time.map(|t| t.0),
             other_than(&row.correlation_id, &row.id),
-            mode_to_word(row.mode),
+            row.mode.as_str(),
             row.digest,
             row.parent_id,
             row.parent_task,

@@ -122,8 +122,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a thing happens to an order, in percent.
+    /// Whether a thing happens to an order, in percent. Orders of the same number fare alike in every series.
     fn happens(&self, what: &str, order: &str, percent: f64) -> bool {
+        let order = order.split_once('-').map_or(order, |(_, number)| number);
         let text = format!("{}/{what}/{order}", self.behaviour.seed);
         let hash =
             text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));

@@ -1,0 +1,51 @@
+//! The embedded bus: a message goes from its sender's store straight to its receiver.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use pavane_core::event::CloudEvent;
+
+use crate::{Bus, Consumer, Handing, RECEIVER, Refusal, attribute};
+
+/// The bus of one process. Clones are handles of the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Embedded {
+    consumers: Arc<RwLock<HashMap<String, Arc<dyn Consumer>>>>,
+}
+
+impl Embedded {
+    /// The participants that take messages now.
+    pub fn participants(&self) -> Vec<String> {
+        let consumers = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<String> = consumers.keys().cloned().collect();
+        names.sort();
+        names
+    }
+}
+
+impl Bus for Embedded {
+    fn publish(&self, message: CloudEvent) -> Handing {
+        let receiver = attribute(&message, RECEIVER);
+        if receiver.is_empty() {
+            let why = format!("it names no receiver: the attribute `{RECEIVER}` is missing");
+            return Box::pin(std::future::ready(Err(Refusal::Never(why))));
+        }
+        let consumer = self.consumers.read().unwrap_or_else(PoisonError::into_inner).get(&receiver).cloned();
+        match consumer {
+            Some(consumer) => consumer.take(message),
+            None => {
+                let why = format!("the participant of `{receiver}` is not there");
+                Box::pin(std::future::ready(Err(Refusal::Unavailable(why))))
+            }
+        }
+    }
+
+    fn subscribe(&self, participant: &str, consumer: Arc<dyn Consumer>) {
+        let mut consumers = self.consumers.write().unwrap_or_else(PoisonError::into_inner);
+        consumers.insert(participant.to_owned(), consumer);
+    }
+
+    fn unsubscribe(&self, participant: &str) {
+        self.consumers.write().unwrap_or_else(PoisonError::into_inner).remove(participant);
+    }
+}

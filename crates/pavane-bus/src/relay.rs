@@ -1,0 +1,314 @@
+//! The relay: publishes what one store's steps have sent, until the bus has taken it.
+//!
+//! Messages to different receivers do not wait for each other: each receiver has a lane. A lane whose receiver is away
+//! backs off as a whole; a message that its receiver cannot take now backs off alone. What was taken is forgotten in
+//! batches: after a crash some of it is published again, and its receivers pass it over.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pavane_core::event::CloudEvent;
+use pavane_store::{Commit, Error, Store};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::{Bus, RECEIVER, Refusal, attribute};
+
+/// Messages read from the store in one go.
+const PAGE: usize = 256;
+
+/// Messages of one lane on their way at once: enough that their receiver's commits share transactions.
+const AT_ONCE: usize = 256;
+
+/// Messages a lane keeps in memory; those behind them stay in the store until there is room.
+const MAX_WAITING: usize = 1_024;
+
+/// Messages that were taken are forgotten together: as many, or those of so long.
+const FORGET: usize = 256;
+const FORGET_AFTER: Duration = Duration::from_millis(100);
+
+/// The first wait after a refusal; it doubles up to the last.
+const BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How often a message is tried that its receiver cannot take: for about two minutes.
+const MAX_TRIES: u32 = 32;
+
+/// The relay of one store; clones are handles of the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Relay {
+    wake: Arc<Notify>,
+    progress: Arc<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    taken: AtomicU64,
+    refused: AtomicU64,
+    dead: AtomicU64,
+}
+
+/// Numbers since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Messages the bus has taken.
+    pub taken: u64,
+    /// Times that a message was not taken.
+    pub refused: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// A message in a lane.
+struct Waiting {
+    position: u64,
+    message: CloudEvent,
+    tries: u32,
+}
+
+/// Messages to one receiver.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    in_flight: usize,
+    /// The receiver was away as many times in a row.
+    away: u32,
+    not_before: Option<Instant>,
+    /// Messages behind this position were left in the store.
+    behind: Option<u64>,
+}
+
+struct Returned {
+    receiver: String,
+    waiting: Waiting,
+    result: Result<(), Refusal>,
+}
+
+struct Run {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    progress: Arc<Tally>,
+    lanes: HashMap<String, Lane>,
+    publishing: JoinSet<Returned>,
+    /// Messages that wait for their own time.
+    later: BTreeMap<(Instant, u64), (String, Waiting)>,
+    /// Everything up to here was read.
+    read: u64,
+    forget: Commit,
+    forget_at: Option<Instant>,
+}
+
+impl Relay {
+    /// Tells that there may be something new in the store.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Numbers since the start.
+    pub fn progress(&self) -> Progress {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Tally { taken, refused, dead } = &*self.progress;
+        Progress { taken: read(taken), refused: read(refused), dead: read(dead) }
+    }
+
+    /// Publishes what the store holds, and whatever comes, until told to stop.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn run(
+        &self,
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut run = Run {
+            store,
+            bus,
+            progress: self.progress.clone(),
+            lanes: HashMap::new(),
+            publishing: JoinSet::new(),
+            later: BTreeMap::new(),
+            read: 0,
+            forget: Commit::default(),
+            forget_at: None,
+        };
+        let mut more = true;
+        while !*stopping.borrow_and_update() {
+            if more {
+                more = run.read().await?;
+            }
+            run.catch_up().await?;
+            run.publish();
+            run.forget(false).await?;
+            let next = if more { Instant::now() } else { run.next_time() };
+            tokio::select! {
+                () = self.wake.notified() => more = true,
+                Some(returned) = run.publishing.join_next(), if !run.publishing.is_empty() => {
+                    run.returned(returned.ok());
+                    while let Some(returned) = run.publishing.try_join_next() {
+                        run.returned(returned.ok());
+                    }
+                }
+                () = tokio::time::sleep_until(next) => {}
+                _ = stopping.changed() => {}
+            }
+        }
+        // What was taken need not be published again.
+        run.forget(true).await
+    }
+}
+
+impl Run {
+    /// Reads what is new; tells whether there may be more.
+    async fn read(&mut self) -> Result<bool, Error> {
+        let page = self.page(self.read).await?;
+        let full = page.len() == PAGE;
+        for (position, message) in page {
+            self.read = position;
+            let lane = self.lanes.entry(attribute(&message, RECEIVER)).or_default();
+            if lane.behind.is_none() && lane.waiting.len() < MAX_WAITING {
+                lane.waiting.push_back(Waiting { position, message, tries: 0 });
+            } else {
+                lane.behind.get_or_insert(position - 1);
+            }
+        }
+        Ok(full)
+    }
+
+    /// Fetches what was left in the store for lanes that have room again.
+    async fn catch_up(&mut self) -> Result<(), Error> {
+        let wanting = |lane: &Lane| lane.behind.is_some() && lane.waiting.is_empty() && lane.not_before.is_none();
+        let receivers: Vec<String> =
+            self.lanes.iter().filter(|(_, lane)| wanting(lane)).map(|(receiver, _)| receiver.clone()).collect();
+        for receiver in receivers {
+            while let Some(after) = self.lanes.get(&receiver).and_then(|lane| lane.behind) {
+                let page = self.page(after).await?;
+                let end = self.read;
+                let Some(lane) = self.lanes.get_mut(&receiver) else { break };
+                let mut last = after;
+                for (position, message) in page {
+                    if position > end || lane.waiting.len() >= MAX_WAITING {
+                        break;
+                    }
+                    last = position;
+                    if attribute(&message, RECEIVER) == receiver {
+                        lane.waiting.push_back(Waiting { position, message, tries: 0 });
+                    }
+                }
+                lane.behind = Some(last).filter(|last| *last < end && *last != after);
+                if lane.waiting.len() >= MAX_WAITING {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(&self, after: u64) -> Result<Vec<(u64, CloudEvent)>, Error> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.outgoing(after, PAGE));
+        // The runtime is going down: nothing more is published.
+        read.await.unwrap_or(Ok(Vec::new()))
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (receiver, waiting) = entry.remove();
+            self.lanes.entry(receiver).or_default().waiting.push_front(waiting);
+        }
+        for (receiver, lane) in &mut self.lanes {
+            if lane.not_before.is_some_and(|at| at > now) {
+                continue;
+            }
+            lane.not_before = None;
+            // A receiver that was away is asked with one message whether it is back.
+            let at_once = if lane.away > 0 { 1 } else { AT_ONCE };
+            while lane.in_flight < at_once
+                && let Some(waiting) = lane.waiting.pop_front()
+            {
+                lane.in_flight += 1;
+                let (handing, receiver) = (self.bus.publish(waiting.message.clone()), receiver.clone());
+                self.publishing.spawn(async move { Returned { receiver, waiting, result: handing.await } });
+            }
+        }
+    }
+
+    /// What became of a message; nothing when its task was cut, which happens when the process ends.
+    fn returned(&mut self, returned: Option<Returned>) {
+        let Some(Returned { receiver, mut waiting, result }) = returned else { return };
+        let Some(lane) = self.lanes.get_mut(&receiver) else { return };
+        lane.in_flight -= 1;
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                lane.away = 0;
+                count(&self.progress.taken);
+                self.forget.delivered.push(waiting.position);
+            }
+            Err(Refusal::Unavailable(why)) => {
+                count(&self.progress.refused);
+                if lane.away == 0 {
+                    tracing::warn!(receiver, why, "messages wait for their receiver");
+                }
+                // Those that were sent together came back together: they count once.
+                if lane.not_before.is_none() {
+                    lane.not_before = Some(Instant::now() + backoff(lane.away));
+                    lane.away = lane.away.saturating_add(1);
+                }
+                lane.waiting.push_front(waiting);
+            }
+            Err(Refusal::Later(why)) if waiting.tries < MAX_TRIES => {
+                count(&self.progress.refused);
+                let at = Instant::now() + backoff(waiting.tries);
+                tracing::debug!(receiver, why, tries = waiting.tries, "a message waits");
+                waiting.tries += 1;
+                self.later.insert((at, waiting.position), (receiver, waiting));
+            }
+            Err(Refusal::Later(why) | Refusal::Never(why)) => {
+                count(&self.progress.dead);
+                tracing::error!(receiver, why, id = waiting.message.id(), "a message became a dead letter");
+                self.forget.dead.push((waiting.position, why));
+            }
+        }
+        if !self.forget.delivered.is_empty() || !self.forget.dead.is_empty() {
+            self.forget_at.get_or_insert_with(|| Instant::now() + FORGET_AFTER);
+        }
+    }
+
+    /// Takes what has come to its end out of the store.
+    async fn forget(&mut self, all: bool) -> Result<(), Error> {
+        let count = self.forget.delivered.len() + self.forget.dead.len();
+        let due = self.forget_at.is_some_and(|at| at <= Instant::now());
+        if count == 0 || !(all || due || count >= FORGET) {
+            return Ok(());
+        }
+        self.forget_at = None;
+        let (written, is_written) = oneshot::channel();
+        self.store.commit(
+            vec![std::mem::take(&mut self.forget)],
+            Box::new(move |result| {
+                // The relay may have been dropped.
+                let _ = written.send(result);
+            }),
+        );
+        // A store that is closing answers nobody.
+        is_written.await.unwrap_or(Ok(()))
+    }
+
+    /// When something is due without being told.
+    fn next_time(&self) -> Instant {
+        let lanes = self.lanes.values().filter(|lane| !lane.waiting.is_empty() || lane.behind.is_some());
+        let lanes = lanes.filter_map(|lane| lane.not_before);
+        let later = self.later.keys().map(|(at, _)| *at).take(1);
+        let far = Instant::now() + Duration::from_secs(3_600);
+        lanes.chain(later).chain(self.forget_at).min().unwrap_or(far)
+    }
+}
+
+fn backoff(tries: u32) -> Duration {
+    BACKOFF.saturating_mul(1_u32.checked_shl(tries.min(16)).unwrap_or(u32::MAX)).min(MAX_BACKOFF)
+}

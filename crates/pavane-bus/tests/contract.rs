@@ -1,0 +1,214 @@
+//! What every bus does, checked from a sender's store to its receivers.
+//!
+//! A broker joins by adding a line to [`buses`].
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pavane_bus::{Bus, Consumer, Embedded, Handing, Progress, Refusal, Relay};
+use pavane_core::Value;
+use pavane_core::event::CloudEvent;
+use pavane_store::{Commit, Memory, Store};
+use tokio::sync::{oneshot, watch};
+
+/// Long enough that only a defect lets it pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `check` on each bus.
+async fn buses<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Bus>) -> F) {
+    check(Arc::new(Embedded::default())).await;
+}
+
+/// A participant that notes what it takes, and answers as it is told.
+#[derive(Debug, Default)]
+struct Participant {
+    taken: Mutex<BTreeMap<String, u32>>,
+    /// The next answers by message; when there are none, the message is taken.
+    answers: Mutex<BTreeMap<String, Vec<Refusal>>>,
+}
+
+impl Participant {
+    fn on(bus: &Arc<dyn Bus>, name: &str) -> Arc<Participant> {
+        let participant = Arc::new(Participant::default());
+        bus.subscribe(name, participant.clone());
+        participant
+    }
+
+    fn refusing(self: Arc<Self>, id: &str, answers: &[Refusal]) -> Arc<Participant> {
+        self.answers.lock().unwrap().insert(id.into(), answers.to_vec());
+        self
+    }
+
+    fn taken(&self) -> BTreeSet<String> {
+        self.taken.lock().unwrap().keys().cloned().collect()
+    }
+
+    fn times(&self, id: &str) -> u32 {
+        self.taken.lock().unwrap().get(id).copied().unwrap_or_default()
+    }
+}
+
+impl Consumer for Participant {
+    fn take(&self, message: CloudEvent) -> Handing {
+        let refusal = self.answers.lock().unwrap().get_mut(&message.id()).and_then(Vec::pop);
+        let answer = match refusal {
+            Some(refusal) => Err(refusal),
+            None => {
+                *self.taken.lock().unwrap().entry(message.id()).or_default() += 1;
+                Ok(())
+            }
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn message(id: &str, to: Option<&str>) -> CloudEvent {
+    let required = [("id", id), ("source", "/test"), ("specversion", "1.0"), ("type", "t.v1")];
+    let attributes = required.into_iter().chain(to.map(|to| ("pvnto", to)));
+    CloudEvent::new(Value::object(attributes.map(|(k, v)| (k, Value::text(v))))).unwrap()
+}
+
+/// A sender: its store and its relay.
+struct Sender {
+    store: Arc<Memory>,
+    relay: Relay,
+    stop: watch::Sender<bool>,
+}
+
+impl Sender {
+    fn on(bus: &Arc<dyn Bus>) -> Sender {
+        Sender::over(Arc::new(Memory::new()), bus)
+    }
+
+    fn over(store: Arc<Memory>, bus: &Arc<dyn Bus>) -> Sender {
+        let (relay, stop) = (Relay::default(), watch::Sender::new(false));
+        let (running, kept, bus, stopping) = (relay.clone(), store.clone(), bus.clone(), stop.subscribe());
+        tokio::spawn(async move { running.run(kept, bus, stopping).await.unwrap() });
+        Sender { store, relay, stop }
+    }
+
+    async fn commit(&self, commit: Commit) {
+        let (done, is_done) = oneshot::channel();
+        self.store.commit(vec![commit], Box::new(move |result| done.send(result).unwrap()));
+        is_done.await.unwrap().unwrap();
+        self.relay.wake();
+    }
+
+    async fn send(&self, messages: &[(&str, &str)]) {
+        let send = messages.iter().map(|(id, to)| message(id, Some(to))).collect();
+        self.commit(Commit { send, ..Commit::default() }).await;
+    }
+
+    fn waiting(&self) -> usize {
+        self.store.outgoing(0, usize::MAX).unwrap().len()
+    }
+}
+
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "it never came to this: {what}");
+}
+
+fn set(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn messages_reach_the_receiver_they_name_and_are_forgotten() {
+    buses(|bus| async move {
+        let (a, b) = (Participant::on(&bus, "a"), Participant::on(&bus, "b"));
+        let sender = Sender::on(&bus);
+        sender.send(&[("1", "a"), ("2", "b"), ("3", "a")]).await;
+        until("all delivered and forgotten", || sender.waiting() == 0).await;
+        assert_eq!((a.taken(), b.taken()), (set(&["1", "3"]), set(&["2"])));
+        assert_eq!(sender.relay.progress(), Progress { taken: 3, refused: 0, dead: 0 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_receiver_that_is_away_and_hold_up_nobody_else() {
+    buses(|bus| async move {
+        let b = Participant::on(&bus, "b");
+        let sender = Sender::on(&bus);
+        sender.send(&[("1", "a"), ("2", "b")]).await;
+        until("the other has its own", || b.taken() == set(&["2"])).await;
+        until("the first was tried", || sender.relay.progress().refused > 1).await;
+        let a = Participant::on(&bus, "a");
+        until("delivered", || sender.waiting() == 0).await;
+        assert_eq!(a.taken(), set(&["1"]));
+        // It goes, and its messages wait again.
+        bus.unsubscribe("a");
+        sender.send(&[("3", "a")]).await;
+        let back = Participant::on(&bus, "a");
+        until("delivered to the one that came", || back.taken() == set(&["3"])).await;
+        assert_eq!(a.taken(), set(&["1"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_messages_than_memory_holds_wait_for_one_receiver_and_all_come() {
+    buses(|bus| async move {
+        let sender = Sender::on(&bus);
+        let ids: Vec<String> = (0..3_000).map(|n| n.to_string()).collect();
+        for part in ids.chunks(100) {
+            let pairs: Vec<(&str, &str)> =
+                part.iter().map(|id| (id.as_str(), if id.ends_with('7') { "b" } else { "a" })).collect();
+            sender.send(&pairs).await;
+        }
+        let b = Participant::on(&bus, "b");
+        until("those of b", || b.taken().len() == 300).await;
+        let a = Participant::on(&bus, "a");
+        until("all", || sender.waiting() == 0).await;
+        assert_eq!((a.taken().len(), b.taken().len()), (2_700, 300));
+        assert!(a.taken.lock().unwrap().values().all(|times| *times == 1), "nothing was lost, so nothing is repeated");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_now_is_tried_again_and_what_never_can_is_a_dead_letter() {
+    buses(|bus| async move {
+        let later = || Refusal::Later("not yet".into());
+        let a = Participant::on(&bus, "a")
+            .refusing("1", &[later(), later(), Refusal::Unavailable("busy".into())])
+            .refusing("2", &[Refusal::Never("it is no message".into())]);
+        let sender = Sender::on(&bus);
+        sender.send(&[("1", "a"), ("2", "a"), ("3", "a")]).await;
+        sender.commit(Commit { send: vec![message("4", None)], ..Commit::default() }).await;
+        until("what can be taken is", || a.taken() == set(&["1", "3"])).await;
+        until("nothing is on its way", || sender.waiting() == 0).await;
+        let letters = sender.store.dead_letters(9).unwrap();
+        let told: Vec<(String, &str)> = letters.iter().map(|l| (l.event.id(), l.reason.as_str())).collect();
+        assert_eq!(told[0], ("2".into(), "it is no message"));
+        assert!(told[1].0 == "4" && told[1].1.contains("`pvnto` is missing"), "{told:?}");
+        // It is sent again when somebody has helped.
+        sender.commit(Commit { redrive: vec![letters[0].position], ..Commit::default() }).await;
+        until("redriven", || a.times("2") == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_sender_left_behind_is_sent_by_the_next_process() {
+    buses(|bus| async move {
+        let sender = Sender::on(&bus);
+        sender.send(&[("1", "a")]).await;
+        until("tried", || sender.relay.progress().refused > 0).await;
+        sender.stop.send_replace(true);
+        let a = Participant::on(&bus, "a");
+        let next = Sender::over(sender.store.clone(), &bus);
+        until("delivered", || next.waiting() == 0).await;
+        assert_eq!(a.taken(), set(&["1"]));
+    })
+    .await;
+}

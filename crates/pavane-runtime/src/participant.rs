@@ -1,0 +1,53 @@
+//! An engine on the bus: it takes messages for its location, and its relay publishes what it sends.
+
+use std::sync::Arc;
+
+use pavane_bus::{Bus, Consumer, Handing, Progress, Refusal};
+use pavane_core::engine::Message;
+use pavane_core::event::CloudEvent;
+
+use crate::{Engine, Error};
+
+impl Engine {
+    /// From now on messages to its location are for it.
+    pub fn subscribe(&self, bus: &dyn Bus) {
+        bus.subscribe(self.location(), Arc::new(self.clone()));
+    }
+
+    /// Publishes what its steps send, until it stops; then it takes no more messages either.
+    pub fn publish_to(&self, bus: Arc<dyn Bus>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let shared = &engine.shared;
+            let done = shared.relay.run(shared.store.clone(), bus.clone(), shared.stopping.subscribe()).await;
+            bus.unsubscribe(engine.location());
+            if let Err(error) = done {
+                engine.fail(&Error::Store(error));
+            }
+        });
+    }
+
+    /// The name of its location: `engine`, or that of its service.
+    pub fn location(&self) -> &str {
+        self.shared.options.host.here.name()
+    }
+
+    /// How its messages fared since the start.
+    pub fn progress(&self) -> Progress {
+        self.shared.relay.progress()
+    }
+}
+
+impl Consumer for Engine {
+    fn take(&self, event: CloudEvent) -> Handing {
+        let engine = self.clone();
+        Box::pin(async move {
+            let message = Message::from_event(&event).map_err(Refusal::Never)?;
+            engine.deliver(message).await.map_err(|error| match error {
+                Error::Busy { .. } | Error::Stopping | Error::Store(_) => Refusal::Unavailable(error.to_string()),
+                // Its program may be deployed yet, or its instance may come to be able to go on.
+                error => Refusal::Later(error.to_string()),
+            })
+        })
+    }
+}
