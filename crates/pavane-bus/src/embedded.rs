@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use pavane_core::event::CloudEvent;
+use pavane_store::Outgoing;
 
-use crate::{Bus, Consumer, Handing, RECEIVER, Refusal, attribute};
+use crate::{Bus, Consumer, Handing, Refusal};
 
 /// The bus of one process. Clones are handles of the same one.
 #[derive(Clone, Debug, Default)]
@@ -24,17 +24,12 @@ impl Embedded {
 }
 
 impl Bus for Embedded {
-    fn publish(&self, message: CloudEvent) -> Handing {
-        let receiver = attribute(&message, RECEIVER);
-        if receiver.is_empty() {
-            let why = format!("it names no receiver: the attribute `{RECEIVER}` is missing");
-            return Box::pin(std::future::ready(Err(Refusal::Never(why))));
-        }
-        let consumer = self.consumers.read().unwrap_or_else(PoisonError::into_inner).get(&receiver).cloned();
+    fn publish(&self, message: Outgoing) -> Handing {
+        let consumer = self.consumers.read().unwrap_or_else(PoisonError::into_inner).get(&message.to).cloned();
         match consumer {
             Some(consumer) => consumer.take(message),
             None => {
-                let why = format!("the participant of `{receiver}` is not there");
+                let why = format!("the participant of `{}` is not there", message.to);
                 Box::pin(std::future::ready(Err(Refusal::Unavailable(why))))
             }
         }

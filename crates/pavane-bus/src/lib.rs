@@ -18,10 +18,7 @@ use std::pin::Pin;
 pub use embedded::Embedded;
 pub use relay::{Progress, Relay};
 
-use pavane_core::event::CloudEvent;
-
-/// The attribute of a message that names its receiver.
-pub const RECEIVER: &str = "pvnto";
+use pavane_store::Outgoing;
 
 /// A message on its way from one hand to the next: done when it is durable there.
 pub type Handing = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
@@ -43,14 +40,13 @@ pub enum Refusal {
 /// A participant, as the bus sees it.
 pub trait Consumer: Send + Sync + fmt::Debug {
     /// Takes a message. It may have had it before.
-    fn take(&self, message: CloudEvent) -> Handing;
+    fn take(&self, message: Outgoing) -> Handing;
 }
 
 /// The port.
 pub trait Bus: Send + Sync + fmt::Debug {
-    /// Publishes a message to the participant that its attribute `pvnto` names. Done when it needs nobody's memory any
-    /// more.
-    fn publish(&self, message: CloudEvent) -> Handing;
+    /// Publishes a message to the participant it is for. Done when it needs nobody's memory any more.
+    fn publish(&self, message: Outgoing) -> Handing;
 
     /// From now on messages to a participant are for this consumer. Of several, the one that came last gets them: a
     /// participant that came back takes the place of the one that went.
@@ -58,9 +54,4 @@ pub trait Bus: Send + Sync + fmt::Debug {
 
     /// From now on messages to a participant wait.
     fn unsubscribe(&self, participant: &str);
-}
-
-/// The text of an attribute; empty when it is absent or no text.
-fn attribute(message: &CloudEvent, name: &str) -> String {
-    message.envelope().get(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,21 +1,22 @@
 //! The relay: publishes what one store's steps have sent, until the bus has taken it.
 //!
 //! Messages to different receivers do not wait for each other: each receiver has a lane. A lane whose receiver is away
-//! backs off as a whole; a message that its receiver cannot take now backs off alone. What was taken is forgotten in
-//! batches: after a crash some of it is published again, and its receivers pass it over.
+//! backs off as a whole; a message that its receiver cannot take now backs off alone. Messages come in memory from the
+//! steps that sent them ([`Relay::offer`]); the store is read for those of an earlier process, and for those that found
+//! their lane full. What was taken is forgotten in batches: after a crash some of it is published again, and its
+//! receivers pass it over.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pavane_core::event::CloudEvent;
-use pavane_store::{Commit, Error, Store};
+use pavane_store::{Commit, Error, Outgoing, Store};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{Bus, RECEIVER, Refusal, attribute};
+use crate::{Bus, Refusal};
 
 /// Messages read from the store in one go.
 const PAGE: usize = 256;
@@ -24,7 +25,7 @@ const PAGE: usize = 256;
 const AT_ONCE: usize = 256;
 
 /// Messages a lane keeps in memory; those behind them stay in the store until there is room.
-const MAX_WAITING: usize = 1_024;
+const MAX_WAITING: usize = 4_096;
 
 /// Messages that were taken are forgotten together: as many, or those of so long.
 const FORGET: usize = 256;
@@ -40,6 +41,7 @@ const MAX_TRIES: u32 = 32;
 /// The relay of one store; clones are handles of the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Relay {
+    offered: Arc<Mutex<Vec<(u64, Outgoing)>>>,
     wake: Arc<Notify>,
     progress: Arc<Tally>,
 }
@@ -65,7 +67,7 @@ pub struct Progress {
 /// A message in a lane.
 struct Waiting {
     position: u64,
-    message: CloudEvent,
+    message: Outgoing,
     tries: u32,
 }
 
@@ -82,7 +84,6 @@ struct Lane {
 }
 
 struct Returned {
-    receiver: String,
     waiting: Waiting,
     result: Result<(), Refusal>,
 }
@@ -94,16 +95,17 @@ struct Run {
     lanes: HashMap<String, Lane>,
     publishing: JoinSet<Returned>,
     /// Messages that wait for their own time.
-    later: BTreeMap<(Instant, u64), (String, Waiting)>,
-    /// Everything up to here was read.
-    read: u64,
+    later: BTreeMap<(Instant, u64), Waiting>,
+    /// The highest position seen.
+    seen: u64,
     forget: Commit,
     forget_at: Option<Instant>,
 }
 
 impl Relay {
-    /// Tells that there may be something new in the store.
-    pub fn wake(&self) {
+    /// Messages that are in the store now, with their positions.
+    pub fn offer(&self, messages: Vec<(u64, Outgoing)>) {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).extend(messages);
         self.wake.notify_one();
     }
 
@@ -114,13 +116,15 @@ impl Relay {
         Progress { taken: read(taken), refused: read(refused), dead: read(dead) }
     }
 
-    /// Publishes what the store holds, and whatever comes, until told to stop.
+    /// Publishes what the store held up to position `left` when its process began, and whatever is offered, until told
+    /// to stop.
     ///
     /// # Errors
     /// The store failed.
     pub async fn run(
         &self,
         store: Arc<dyn Store>,
+        left: u64,
         bus: Arc<dyn Bus>,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), Error> {
@@ -131,21 +135,20 @@ impl Relay {
             lanes: HashMap::new(),
             publishing: JoinSet::new(),
             later: BTreeMap::new(),
-            read: 0,
+            seen: 0,
             forget: Commit::default(),
             forget_at: None,
         };
-        let mut more = true;
+        run.read_up_to(left).await?;
         while !*stopping.borrow_and_update() {
-            if more {
-                more = run.read().await?;
-            }
+            let offered = std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner));
+            offered.into_iter().for_each(|(position, message)| run.take_in(position, message));
             run.catch_up().await?;
             run.publish();
             run.forget(false).await?;
-            let next = if more { Instant::now() } else { run.next_time() };
+            let next = run.next_time();
             tokio::select! {
-                () = self.wake.notified() => more = true,
+                () = self.wake.notified() => {}
                 Some(returned) = run.publishing.join_next(), if !run.publishing.is_empty() => {
                     run.returned(returned.ok());
                     while let Some(returned) = run.publishing.try_join_next() {
@@ -162,20 +165,32 @@ impl Relay {
 }
 
 impl Run {
-    /// Reads what is new; tells whether there may be more.
-    async fn read(&mut self) -> Result<bool, Error> {
-        let page = self.page(self.read).await?;
-        let full = page.len() == PAGE;
-        for (position, message) in page {
-            self.read = position;
-            let lane = self.lanes.entry(attribute(&message, RECEIVER)).or_default();
-            if lane.behind.is_none() && lane.waiting.len() < MAX_WAITING {
-                lane.waiting.push_back(Waiting { position, message, tries: 0 });
-            } else {
-                lane.behind.get_or_insert(position - 1);
+    /// Reads what an earlier process left.
+    async fn read_up_to(&mut self, left: u64) -> Result<(), Error> {
+        while self.seen < left {
+            let page = self.page(self.seen).await?;
+            let full = page.len() == PAGE;
+            for (position, message) in page.into_iter().filter(|(position, _)| *position <= left) {
+                self.take_in(position, message);
             }
+            self.seen = if full { self.seen } else { left };
         }
-        Ok(full)
+        Ok(())
+    }
+
+    /// Puts a message into its lane; one that finds the lane full stays in the store.
+    fn take_in(&mut self, position: u64, message: Outgoing) {
+        self.seen = self.seen.max(position);
+        if !self.lanes.contains_key(&message.to) {
+            self.lanes.insert(message.to.clone(), Lane::default());
+        }
+        let Some(lane) = self.lanes.get_mut(&message.to) else { return };
+        if lane.behind.is_none() && lane.waiting.len() < MAX_WAITING {
+            lane.waiting.push_back(Waiting { position, message, tries: 0 });
+        } else {
+            let before = position.saturating_sub(1);
+            lane.behind = Some(lane.behind.map_or(before, |behind| behind.min(before)));
+        }
     }
 
     /// Fetches what was left in the store for lanes that have room again.
@@ -186,7 +201,7 @@ impl Run {
         for receiver in receivers {
             while let Some(after) = self.lanes.get(&receiver).and_then(|lane| lane.behind) {
                 let page = self.page(after).await?;
-                let end = self.read;
+                let end = self.seen;
                 let Some(lane) = self.lanes.get_mut(&receiver) else { break };
                 let mut last = after;
                 for (position, message) in page {
@@ -194,7 +209,7 @@ impl Run {
                         break;
                     }
                     last = position;
-                    if attribute(&message, RECEIVER) == receiver {
+                    if message.to == receiver {
                         lane.waiting.push_back(Waiting { position, message, tries: 0 });
                     }
                 }
@@ -207,7 +222,7 @@ impl Run {
         Ok(())
     }
 
-    async fn page(&self, after: u64) -> Result<Vec<(u64, CloudEvent)>, Error> {
+    async fn page(&self, after: u64) -> Result<Vec<(u64, Outgoing)>, Error> {
         let store = self.store.clone();
         let read = tokio::task::spawn_blocking(move || store.outgoing(after, PAGE));
         // The runtime is going down: nothing more is published.
@@ -217,10 +232,12 @@ impl Run {
     fn publish(&mut self) {
         let now = Instant::now();
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
-            let (receiver, waiting) = entry.remove();
-            self.lanes.entry(receiver).or_default().waiting.push_front(waiting);
+            let waiting = entry.remove();
+            if let Some(lane) = self.lanes.get_mut(&waiting.message.to) {
+                lane.waiting.push_front(waiting);
+            }
         }
-        for (receiver, lane) in &mut self.lanes {
+        for lane in self.lanes.values_mut() {
             if lane.not_before.is_some_and(|at| at > now) {
                 continue;
             }
@@ -231,15 +248,16 @@ impl Run {
                 && let Some(waiting) = lane.waiting.pop_front()
             {
                 lane.in_flight += 1;
-                let (handing, receiver) = (self.bus.publish(waiting.message.clone()), receiver.clone());
-                self.publishing.spawn(async move { Returned { receiver, waiting, result: handing.await } });
+                let handing = self.bus.publish(waiting.message.clone());
+                self.publishing.spawn(async move { Returned { waiting, result: handing.await } });
             }
         }
     }
 
     /// What became of a message; nothing when its task was cut, which happens when the process ends.
     fn returned(&mut self, returned: Option<Returned>) {
-        let Some(Returned { receiver, mut waiting, result }) = returned else { return };
+        let Some(Returned { mut waiting, result }) = returned else { return };
+        let receiver = waiting.message.to.clone();
         let Some(lane) = self.lanes.get_mut(&receiver) else { return };
         lane.in_flight -= 1;
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
@@ -266,11 +284,11 @@ impl Run {
                 let at = Instant::now() + backoff(waiting.tries);
                 tracing::debug!(receiver, why, tries = waiting.tries, "a message waits");
                 waiting.tries += 1;
-                self.later.insert((at, waiting.position), (receiver, waiting));
+                self.later.insert((at, waiting.position), waiting);
             }
             Err(Refusal::Later(why) | Refusal::Never(why)) => {
                 count(&self.progress.dead);
-                tracing::error!(receiver, why, id = waiting.message.id(), "a message became a dead letter");
+                tracing::error!(receiver, why, position = waiting.position, "a message became a dead letter");
                 self.forget.dead.push((waiting.position, why));
             }
         }

@@ -36,11 +36,6 @@ impl CloudEvent {
         Ok(CloudEvent { envelope })
     }
 
-    /// An envelope whose required attributes are known to be there.
-    pub(crate) fn trusted(envelope: Value) -> CloudEvent {
-        CloudEvent { envelope }
-    }
-
     /// The whole envelope as data.
     pub fn envelope(&self) -> &Value {
         &self.envelope

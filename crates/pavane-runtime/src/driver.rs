@@ -14,12 +14,11 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::{
     CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Wake, decide,
 };
-use pavane_core::event::CloudEvent;
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
-use pavane_store::{Commit, Due, Store};
+use pavane_store::{Commit, Due, Outgoing, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -115,7 +114,7 @@ struct Continuation {
     id: String,
     answer: Option<Answer>,
     published: bool,
-    sent: bool,
+    sent: Vec<(u64, Outgoing)>,
     /// The status the instance reached with it, when that is its last.
     ended: Option<Status>,
 }
@@ -456,13 +455,18 @@ impl Driver {
             Ok(step) => {
                 active.uncommitted += 1;
                 active.resting = None;
-                let sends = step.send.iter().map(|message| message.to_event(&active.program, step.entry.timestamp));
-                let send: Vec<CloudEvent> = sends.collect();
+                let (at, shared) = (step.entry.timestamp, &self.engine.shared);
+                let outgoing = |message: pavane_core::engine::Message| {
+                    let envelope = message.to_envelope(&active.program, at).into();
+                    let to = message.to.name().to_owned();
+                    (shared.next_position(), Outgoing { to, envelope, content: Some(Arc::new(message)) })
+                };
+                let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
                 self.continuations.push(Continuation {
                     id: id.to_owned(),
                     answer,
                     published: !step.publish.is_empty(),
-                    sent: !send.is_empty(),
+                    sent: send.clone(),
                     ended: (active.state.is_ended() && !was_ended).then(|| active.state.status()),
                 });
                 self.batch.push(Commit {
@@ -642,8 +646,8 @@ impl Driver {
         if published {
             self.engine.shared.published.notify_one();
         }
-        if sent {
-            self.engine.shared.relay.wake();
+        if !sent.is_empty() {
+            self.engine.shared.relay.offer(sent);
         }
         if let Some(active) = self.active.get_mut(&id) {
             active.uncommitted -= 1;

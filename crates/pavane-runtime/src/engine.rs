@@ -206,6 +206,10 @@ pub(crate) struct Shared {
     pub effects: Arc<dyn Effects>,
     pub registry: Arc<Registry>,
     pub relay: Relay,
+    /// The last position of a message when this process began.
+    pub left: u64,
+    /// The last position given since.
+    position: AtomicU64,
     pub tally: Tally,
     /// Something was published.
     pub published: Notify,
@@ -231,13 +235,20 @@ pub(crate) struct Tally {
     pub active: AtomicU64,
 }
 
+impl Shared {
+    /// The position of the next message.
+    pub fn next_position(&self) -> u64 {
+        self.position.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 impl Engine {
     /// Loads the definitions, takes up every instance that is due, and runs until [`Engine::shutdown`].
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default());
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         tokio::spawn(outbox::dispatch(engine.clone()));
@@ -246,21 +257,27 @@ impl Engine {
 
     /// The participant of a service beside this engine: it has a store of its own, and shares with the engine what is
     /// deployed, and nothing else.
-    pub fn participant(&self, service: &str, store: Arc<dyn Store>) -> Engine {
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn participant(&self, service: &str, store: Arc<dyn Store>) -> Result<Engine, Error> {
         let Shared { options, effects, registry, .. } = &*self.shared;
         let mut options = options.clone();
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone());
+        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone()).await?;
         engine.begin_work(inboxes);
-        engine
+        Ok(engine)
     }
 
-    fn new(
+    async fn new(
         options: Options,
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
         registry: Arc<Registry>,
-    ) -> (Engine, Vec<mpsc::Receiver<Message>>) {
+    ) -> Result<(Engine, Vec<mpsc::Receiver<Message>>), Error> {
+        let reader = store.clone();
+        let left = tokio::task::spawn_blocking(move || reader.last_position()).await;
+        let left = left.map_err(|_| Error::Stopping)??;
         let (partitions, inboxes) =
             (0..options.partitions.max(1)).map(|_| mpsc::channel(options.max_queued.max(1))).unzip();
         let shared = Arc::new(Shared {
@@ -269,6 +286,8 @@ impl Engine {
             effects,
             registry,
             relay: Relay::default(),
+            left,
+            position: AtomicU64::new(left),
             tally: Tally::default(),
             published: Notify::new(),
             failure: watch::Sender::new(None),
@@ -277,7 +296,7 @@ impl Engine {
             partitions,
             ends: Mutex::default(),
         });
-        (Engine { shared }, inboxes)
+        Ok((Engine { shared }, inboxes))
     }
 
     fn begin_work(&self, inboxes: Vec<mpsc::Receiver<Message>>) {

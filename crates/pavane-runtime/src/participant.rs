@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pavane_bus::{Bus, Consumer, Handing, Progress, Refusal};
 use pavane_core::engine::Message;
-use pavane_core::event::CloudEvent;
+use pavane_store::Outgoing;
 
 use crate::{Engine, Error};
 
@@ -19,7 +19,8 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             let shared = &engine.shared;
-            let done = shared.relay.run(shared.store.clone(), bus.clone(), shared.stopping.subscribe()).await;
+            let (store, stopping) = (shared.store.clone(), shared.stopping.subscribe());
+            let done = shared.relay.run(store, shared.left, bus.clone(), stopping).await;
             bus.unsubscribe(engine.location());
             if let Err(error) = done {
                 engine.fail(&Error::Store(error));
@@ -39,10 +40,14 @@ impl Engine {
 }
 
 impl Consumer for Engine {
-    fn take(&self, event: CloudEvent) -> Handing {
+    fn take(&self, message: Outgoing) -> Handing {
         let engine = self.clone();
         Box::pin(async move {
-            let message = Message::from_event(&event).map_err(Refusal::Never)?;
+            let made_here = message.content.and_then(|content| content.downcast::<Message>().ok());
+            let message = match made_here {
+                Some(message) => Arc::unwrap_or_clone(message),
+                None => Message::from_envelope(&message.envelope).map_err(Refusal::Never)?,
+            };
             engine.deliver(message).await.map_err(|error| match error {
                 Error::Busy { .. } | Error::Stopping | Error::Store(_) => Refusal::Unavailable(error.to_string()),
                 // Its program may be deployed yet, or its instance may come to be able to go on.

@@ -8,7 +8,9 @@ mod batch;
 mod memory;
 mod sqlite;
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 pub use memory::Memory;
 pub use sqlite::{Sqlite, Stats};
@@ -36,13 +38,13 @@ pub struct Commit {
     pub publish: Vec<CloudEvent>,
     /// How far a reader of a log has come: its name and the position it has dealt with.
     pub consumed: Option<(String, u64)>,
-    /// Messages to other locations (the attribute `pvnto` names the receiver), appended to those on their way, in order.
-    pub send: Vec<CloudEvent>,
+    /// Messages to other locations, each with its position: above [`Store::last_position`], and each once.
+    pub send: Vec<(u64, Outgoing)>,
     /// Positions of messages that their receivers have: they are forgotten. One that is gone already is passed over.
     pub delivered: Vec<u64>,
     /// Positions of messages that no receiver will ever take, each with the reason: they become dead letters.
     pub dead: Vec<(u64, String)>,
-    /// Positions of dead letters to send again. Each goes behind the messages on their way, at a new position.
+    /// Positions of dead letters that are on their way again.
     pub redrive: Vec<u64>,
     /// Steps and rows of tasks at another location, copied for those who ask here: entries with a `seq` of
     /// [`OBSERVED`] and more, which belong to no journal of this store. One that is here already is passed over.
@@ -53,13 +55,36 @@ pub struct Commit {
 /// store lie below, with room for a step each microsecond of a human's life.
 pub const OBSERVED: u64 = 1 << 40;
 
+/// A message for another location.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// The location it is for.
+    pub to: String,
+    /// A CloudEvent in the JSON format.
+    pub envelope: Arc<str>,
+    /// What the envelope was made of, for a receiver in the same process. No store keeps it.
+    pub content: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl PartialEq for Outgoing {
+    fn eq(&self, other: &Outgoing) -> bool {
+        (&self.to, &self.envelope) == (&other.to, &other.envelope)
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}: {}", self.to, self.envelope)
+    }
+}
+
 /// A message that could not be delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     /// Its position: what [`Commit::redrive`] names.
     pub position: u64,
     /// The message.
-    pub event: CloudEvent,
+    pub message: Outgoing,
     /// Why.
     pub reason: String,
 }
@@ -249,7 +274,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// See [`Error`].
-    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error>;
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error>;
+
+    /// The highest position of a message, on its way or dead; 0 when there is none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn last_position(&self) -> Result<u64, Error>;
 
     /// Messages that could not be delivered, in the order of their positions, at most `limit`.
     ///

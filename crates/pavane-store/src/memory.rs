@@ -15,7 +15,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 
 use crate::batch::{self, run_number};
-use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Page, Query, Store};
+use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Outgoing, Page, Query, Store};
 
 /// How errors name this store.
 const PATH: &str = "the store in memory";
@@ -43,10 +43,8 @@ struct State {
     outbox: Vec<CloudEvent>,
     definitions: Vec<Deployed>,
     consumed: HashMap<String, u64>,
-    outgoing: BTreeMap<u64, CloudEvent>,
-    dead: BTreeMap<u64, (CloudEvent, String)>,
-    /// The last position of a message.
-    sent: u64,
+    outgoing: BTreeMap<u64, Outgoing>,
+    dead: BTreeMap<u64, (Outgoing, String)>,
     /// Steps and rows of tasks in the order in which they were written: instance, and position or run.
     steps: Vec<(usize, usize)>,
     runs: Vec<(usize, u32)>,
@@ -167,16 +165,22 @@ impl Store for Memory {
         Ok((1..).zip(&state.outbox).skip(skip).take(limit).map(|(at, event)| (at, event.clone())).collect())
     }
 
-    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
         let state = self.state();
         let behind = state.outgoing.range((Bound::Excluded(after), Bound::Unbounded));
         Ok(behind.take(limit).map(|(at, event)| (*at, event.clone())).collect())
     }
 
+    fn last_position(&self) -> Result<u64, Error> {
+        let state = self.state();
+        let last = |position: Option<&u64>| position.copied().unwrap_or_default();
+        Ok(last(state.outgoing.keys().next_back()).max(last(state.dead.keys().next_back())))
+    }
+
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let letter = |(position, (event, reason)): (&u64, &(CloudEvent, String))| DeadLetter {
+        let letter = |(position, (message, reason)): (&u64, &(Outgoing, String))| DeadLetter {
             position: *position,
-            event: event.clone(),
+            message: message.clone(),
             reason: reason.clone(),
         };
         Ok(self.state().dead.iter().take(limit).map(letter).collect())
@@ -247,8 +251,8 @@ impl State {
     }
 
     fn messages(&mut self, commit: &mut Commit) {
-        for event in commit.send.drain(..) {
-            self.send(event);
+        for (position, message) in commit.send.drain(..) {
+            self.outgoing.insert(position, Outgoing { content: None, ..message });
         }
         for position in &commit.delivered {
             self.outgoing.remove(position);
@@ -259,15 +263,10 @@ impl State {
             }
         }
         for position in &commit.redrive {
-            if let Some((event, _)) = self.dead.remove(position) {
-                self.send(event);
+            if let Some((message, _)) = self.dead.remove(position) {
+                self.outgoing.insert(*position, message);
             }
         }
-    }
-
-    fn send(&mut self, event: CloudEvent) {
-        self.sent += 1;
-        self.outgoing.insert(self.sent, event);
     }
 
     fn put(&mut self, row: WorkflowInstance, due: Option<i64>) {

@@ -17,7 +17,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Page, Query, Store};
+use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Outgoing, Page, Query, Store};
 
 /// Size of a page: rows of 300 to 500 bytes share one; measured, 8 KiB wrote faster than SQLite's 4 KiB.
 const PAGE_BYTES: i64 = 8_192;
@@ -145,8 +145,12 @@ impl Store for Sqlite {
         self.readers.read(|c| reader::published(c, reader, limit))
     }
 
-    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
         self.readers.read(|c| reader::outgoing(c, after, limit))
+    }
+
+    fn last_position(&self) -> Result<u64, Error> {
+        self.readers.read(reader::last_position)
     }
 
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {

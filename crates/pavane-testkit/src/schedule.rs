@@ -195,7 +195,7 @@ struct World<'a> {
     /// What every part committed, in the order of the commits.
     history: Vec<JournalEntry>,
     /// Messages sent and durable, as bytes. They are delivered in any order.
-    messages: Vec<Vec<u8>>,
+    messages: Vec<String>,
     /// Requests that were given up and may still arrive.
     late: Vec<Call>,
     /// Events published so far.
@@ -289,24 +289,21 @@ impl World<'_> {
     }
 
     /// Keeps messages as the bus does: with the commit that sends them.
-    fn post(&mut self, send: &[Message]) -> Result<(), String> {
+    fn post(&mut self, send: &[Message]) {
         for message in send {
             if self.broken(Breakage::LostMessage) && self.chance.percent(5) {
                 continue;
             }
-            let event = message.to_event(self.program, self.now);
-            self.messages.push(serde_json::to_vec(&event).map_err(|e| e.to_string())?);
+            self.messages.push(message.to_envelope(self.program, self.now));
         }
-        Ok(())
     }
 
     /// Delivers a message; now and then it comes again later.
     fn deliver(&mut self, noisy: bool) -> Result<(), String> {
         let index = self.chance.below(self.messages.len());
         let again = noisy && self.chance.percent(12);
-        let bytes = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
-        let event: CloudEvent = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-        let mut message = Message::from_event(&event)?;
+        let envelope = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
+        let mut message = Message::from_envelope(&envelope)?;
         if again && self.broken(Breakage::MessageTwice) {
             message.number += 1_000;
         }
@@ -487,7 +484,7 @@ impl World<'_> {
         self.now = self.now.plus_millis(1);
         let name = match &command {
             _ if !self.tracing => String::new(),
-            Command::Message(message) => message.to_event(self.program, self.now).envelope().to_json(),
+            Command::Message(message) => message.to_envelope(self.program, self.now),
             command => format!("{command:?}"),
         };
         let before = self.parts[self.p].state.clone();
@@ -518,7 +515,8 @@ impl World<'_> {
                 }
                 self.parts[self.p].journal.push(step.entry.clone());
                 self.history.push(step.entry);
-                self.post(&step.send)
+                self.post(&step.send);
+                Ok(())
             }
             Err(Rejected::Invalid(problem)) => Err(format!("the start was refused: {problem:?}")),
             Err(_) if format!("{before:?}") == format!("{:?}", self.parts[self.p].state) => Ok(()),
@@ -545,7 +543,8 @@ impl World<'_> {
         }
         self.parts[self.p].journal.push(entry.clone());
         self.history.push(entry);
-        self.post(send)
+        self.post(send);
+        Ok(())
     }
 
     /// Loses everything that is not durable, and comes back.

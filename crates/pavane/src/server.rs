@@ -134,7 +134,8 @@ impl Running {
         for service in services {
             let path = participant_path(&config.store.sqlite.path, &service);
             let (store, sqlite) = open_store(&storage, path, wait).await?;
-            participants.push(Participant { engine: engine.participant(&service, store), sqlite });
+            let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
+            participants.push(Participant { engine, sqlite });
         }
         let running = Running { engine, network, sqlite, participants, config: Arc::new(config) };
         running.connect();

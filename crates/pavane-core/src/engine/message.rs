@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::event::TokenId;
 use super::state::{Arrival, Entry, Token};
 use super::types::Start;
-use crate::event::CloudEvent;
+use crate::definition::Document;
 use crate::id;
 use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
-use crate::value::Value;
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v1";
@@ -46,6 +45,28 @@ pub struct Message {
     /// What could not be undone, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unresolved: Vec<(Entry, String)>,
+}
+
+/// A message as a CloudEvent, attribute by attribute.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    specversion: &'a str,
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    type_: String,
+    time: String,
+    datacontenttype: &'a str,
+    subject: String,
+    correlationid: &'a str,
+    partitionkey: &'a str,
+    pvninstance: &'a str,
+    pvnworkflow: String,
+    pvnversion: &'a str,
+    pvndigest: &'a str,
+    pvnto: &'a str,
+    pvnkind: &'a str,
+    data: &'a Message,
 }
 
 /// What every location knows of an instance.
@@ -118,45 +139,54 @@ impl Peer {
 }
 
 impl Message {
-    /// The message as a CloudEvent: its data is the message, its attributes are for the bus and for people.
-    pub fn to_event(&self, program: &Program, at: Timestamp) -> CloudEvent {
-        let document = program.document();
-        let (from, number) = (self.from.name(), self.number.to_string());
-        // Read from text, because the order of properties is a part of the data.
-        let data = serde_json::to_vec(self).map(|data| Value::parse(&data).unwrap_or_default()).unwrap_or_default();
-        let attributes = [
-            ("specversion", "1.0".to_owned()),
-            ("id", id::derived(&[&self.instance, from, self.to.name(), &number])),
-            ("source", format!("/pavane/{}/{from}", document.namespace)),
-            ("type", format!("{}.{}.{}.{FORM}", document.namespace, document.name, self.what(program))),
-            ("time", at.to_string()),
-            ("datacontenttype", "application/json".to_owned()),
-            ("subject", self.subject(program)),
-            ("correlationid", self.header.start.correlation_id.clone()),
-            ("partitionkey", self.instance.clone()),
-            ("pvninstance", self.instance.clone()),
-            ("pvnworkflow", format!("{}.{}", document.namespace, document.name)),
-            ("pvnversion", document.version.clone()),
-            ("pvndigest", self.digest.get(..16).unwrap_or(&self.digest).to_owned()),
-            ("pvnto", self.to.name().to_owned()),
-            ("pvnkind", self.kind().to_owned()),
-        ];
-        let attributes = attributes.into_iter().map(|(name, value)| (name, Value::text(value)));
-        let envelope = Value::object(attributes.chain([("data", data)]));
-        CloudEvent::trusted(envelope)
+    /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
+    /// people.
+    pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
+        let Document { namespace, name, version, .. } = program.document();
+        let (from, to) = (self.from.name(), self.to.name());
+        let envelope = Envelope {
+            specversion: "1.0",
+            id: id::derived(&[&self.instance, from, to, &self.number.to_string()]),
+            source: format!("/pavane/{namespace}/{from}"),
+            type_: format!("{namespace}.{name}.{}.{FORM}", self.what(program)),
+            time: at.to_string(),
+            datacontenttype: "application/json",
+            subject: self.subject(program),
+            correlationid: &self.header.start.correlation_id,
+            partitionkey: &self.instance,
+            pvninstance: &self.instance,
+            pvnworkflow: format!("{namespace}.{name}"),
+            pvnversion: version,
+            pvndigest: self.digest.get(..16).unwrap_or(&self.digest),
+            pvnto: to,
+            pvnkind: self.kind(),
+            data: self,
+        };
+        // Plain data: writing it to memory cannot fail.
+        serde_json::to_string(&envelope).unwrap_or_default()
     }
 
-    /// Reads a message from a CloudEvent.
+    /// Reads a message from a CloudEvent in the JSON format.
     ///
     /// # Errors
     /// A sentence that says what is wrong with it.
-    pub fn from_event(event: &CloudEvent) -> Result<Message, String> {
-        let kind = event.type_();
-        if kind.rsplit('.').next() != Some(FORM) {
-            return Err(format!("an event of type `{kind}` is no message of the form {FORM}"));
+    pub fn from_envelope(text: &str) -> Result<Message, String> {
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type", default)]
+            type_: String,
         }
-        serde_json::from_str(&event.data().to_json())
-            .map_err(|e| format!("the data of event {} is no message: {e}", event.id()))
+        #[derive(Deserialize)]
+        struct Data {
+            data: Message,
+        }
+        // The form first: the data of another one may look like this one's.
+        let Kind { type_ } = serde_json::from_str(text).map_err(|e| format!("it is no CloudEvent: {e}"))?;
+        if type_.rsplit('.').next() != Some(FORM) {
+            return Err(format!("an event of type `{type_}` is no message of the form {FORM}"));
+        }
+        let data: Data = serde_json::from_str(text).map_err(|e| format!("its data is no message: {e}"))?;
+        Ok(data.data)
     }
 
     fn kind(&self) -> &'static str {

@@ -11,7 +11,9 @@ use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use pavane_core::{Timestamp, Value};
 use pavane_runtime::effects::{Context, Effects, Performing};
 use pavane_runtime::{Engine, Options, StartRequest};
-use pavane_store::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Memory, Page, Query, Sqlite, Store};
+use pavane_store::{
+    Commit, DeadLetter, Deployed, Done, Due, Error, History, Memory, Outgoing, Page, Query, Sqlite, Store,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// What becomes of commits.
@@ -135,8 +137,11 @@ impl Store for Gate {
     fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
         self.inner.published(reader, limit)
     }
-    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
+    fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
         self.inner.outgoing(after, limit)
+    }
+    fn last_position(&self) -> Result<u64, Error> {
+        self.inner.last_position()
     }
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         self.inner.dead_letters(limit)

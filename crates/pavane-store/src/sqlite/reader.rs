@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_fro
 use serde::de::DeserializeOwned;
 
 use super::{BUSY, CACHE_KIB, failed, flags};
-use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Page, Query, batch};
+use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Outgoing, Page, Query, batch};
 
 /// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
 const CONNECTIONS: usize = 4;
@@ -219,17 +219,29 @@ pub(super) fn published(
     connection.prepare_cached(sql)?.query_map(params![reader, rows(limit)], read)?.collect()
 }
 
-pub(super) fn outgoing(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, CloudEvent)>> {
-    let sql = "select position, envelope from outgoing_row where position > ?1 order by position limit ?2";
-    let read = |row: &Row<'_>| Ok((position(row, 0)?, json(row, 1)?));
+pub(super) fn outgoing(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, Outgoing)>> {
+    let sql = "select position, receiver, envelope from outgoing_row where position > ?1 order by position limit ?2";
+    let read = |row: &Row<'_>| Ok((position(row, 0)?, message(row, 1)?));
     connection.prepare_cached(sql)?.query_map(params![saturated(after), rows(limit)], read)?.collect()
 }
 
+pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "select max(ifnull((select max(position) from outgoing_row), 0), \
+               ifnull((select max(position) from dead_row), 0))";
+    connection.prepare_cached(sql)?.query_row([], |row| position(row, 0))
+}
+
 pub(super) fn dead_letters(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    let sql = "select position, envelope, reason from dead_row order by position limit ?1";
+    let sql = "select position, receiver, envelope, reason from dead_row order by position limit ?1";
     let read =
-        |row: &Row<'_>| Ok(DeadLetter { position: position(row, 0)?, event: json(row, 1)?, reason: row.get(2)? });
+        |row: &Row<'_>| Ok(DeadLetter { position: position(row, 0)?, message: message(row, 1)?, reason: row.get(3)? });
     connection.prepare_cached(sql)?.query_map([rows(limit)], read)?.collect()
+}
+
+/// Two columns: receiver and envelope.
+fn message(row: &Row<'_>, column: usize) -> rusqlite::Result<Outgoing> {
+    let envelope = row.get_ref(column + 1)?.as_str()?.into();
+    Ok(Outgoing { to: row.get(column)?, envelope, content: None })
 }
 
 pub(super) fn cursor(connection: &Connection, reader: &str) -> rusqlite::Result<u64> {

@@ -8,7 +8,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::problem::Problem;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, value::Value};
-use pavane_store::{Commit, Deployed, Error, Store};
+use pavane_store::{Commit, Deployed, Error, Outgoing, Store};
 
 /// Commits and waits.
 pub fn put(store: &dyn Store, batch: Vec<Commit>) -> Result<(), Error> {
@@ -111,4 +111,9 @@ pub fn step(id: &str, seq: u64) -> Commit {
 /// A commit that only publishes.
 pub fn publish(id: &str) -> Commit {
     Commit { publish: vec![event(id)], ..Commit::default() }
+}
+
+/// A message at a position.
+pub fn message(position: u64) -> (u64, Outgoing) {
+    (position, Outgoing { to: "payment".into(), envelope: format!("{{\"id\":\"{position}\"}}").into(), content: None })
 }

@@ -56,20 +56,17 @@ const DEPLOY: &str = "insert into definition_row (namespace, name, version, dige
 const CONSUME: &str = "insert into cursor_row (reader, position) values (?1, ?2) \
      on conflict (reader) do update set position = excluded.position";
 
-const SEND: &str = "insert into outgoing_row (position, envelope) values (?1, ?2)";
+const SEND: &str = "insert or replace into outgoing_row (position, receiver, envelope) values (?1, ?2, ?3)";
 
 const DELIVERED: &str = "delete from outgoing_row where position = ?1";
 
-const DEAD: &str = "insert into dead_row (position, reason, envelope) \
-     select position, ?2, envelope from outgoing_row where position = ?1";
+const DEAD: &str = "insert or replace into dead_row (position, receiver, reason, envelope) \
+     select position, receiver, ?2, envelope from outgoing_row where position = ?1";
 
-const DEAD_LETTER: &str = "select envelope from dead_row where position = ?1";
+const REDRIVE: &str = "insert or replace into outgoing_row (position, receiver, envelope) \
+     select position, receiver, envelope from dead_row where position = ?1";
 
 const REDRIVEN: &str = "delete from dead_row where position = ?1";
-
-/// Positions of messages are given here and not by SQLite, which would give those of forgotten rows again.
-const SENT: &str = "select max(ifnull((select max(position) from outgoing_row), 0), \
-     ifnull((select max(position) from dead_row), 0))";
 
 const OBSERVE: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
      causation_id, payload) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (instance, seq) do nothing";
@@ -92,11 +89,9 @@ pub(super) struct Rows<'c> {
     send: Statement<'c>,
     delivered: Statement<'c>,
     dead: Statement<'c>,
-    dead_letter: Statement<'c>,
+    redrive: Statement<'c>,
     redriven: Statement<'c>,
     observe: Statement<'c>,
-    /// The last position of a message.
-    sent: i64,
     live: HashMap<String, Known>,
 }
 
@@ -126,10 +121,9 @@ impl<'c> Rows<'c> {
             send: connection.prepare(SEND)?,
             delivered: connection.prepare(DELIVERED)?,
             dead: connection.prepare(DEAD)?,
-            dead_letter: connection.prepare(DEAD_LETTER)?,
+            redrive: connection.prepare(REDRIVE)?,
             redriven: connection.prepare(REDRIVEN)?,
             observe: connection.prepare(OBSERVE)?,
-            sent: connection.query_row(SENT, [], |row| row.get(0))?,
             live: HashMap::new(),
         })
     }
@@ -251,8 +245,9 @@ impl<'c> Rows<'c> {
     /// Puts messages on their way, and takes away those that have come to an end.
     fn messages(&mut self, commit: &Commit) -> rusqlite::Result<u64> {
         let mut bytes = 0;
-        for event in &commit.send {
-            bytes += self.send(&event.envelope().to_json())?;
+        for (position, message) in &commit.send {
+            self.send.execute(params![number(*position), message.to, &*message.envelope])?;
+            bytes += weight(&message.envelope);
         }
         for position in &commit.delivered {
             self.delivered.execute([number(*position)])?;
@@ -262,19 +257,10 @@ impl<'c> Rows<'c> {
             self.delivered.execute([number(*position)])?;
         }
         for position in &commit.redrive {
-            let letter = self.dead_letter.query_row([number(*position)], |row| row.get::<_, String>(0)).optional()?;
-            if let Some(envelope) = letter {
-                self.redriven.execute([number(*position)])?;
-                bytes += self.send(&envelope)?;
-            }
+            self.redrive.execute([number(*position)])?;
+            self.redriven.execute([number(*position)])?;
         }
         Ok(bytes)
-    }
-
-    fn send(&mut self, envelope: &str) -> rusqlite::Result<u64> {
-        self.sent += 1;
-        self.send.execute(params![self.sent, envelope])?;
-        Ok(weight(envelope))
     }
 
     fn task(&mut self, instance: i64, task: &ServiceTask) -> rusqlite::Result<u64> {
