@@ -60,6 +60,12 @@ pub struct Totals {
     pub steps: u64,
     /// Messages that came from one location to another.
     pub messages: u64,
+    /// Times a message was not taken.
+    pub refusals: u64,
+    /// Messages that became dead letters.
+    pub dead_letters: u64,
+    /// Commits made durable.
+    pub commits: u64,
     /// Transactions, each with one fsync.
     pub transactions: u64,
     /// Bytes of rows made durable.
@@ -75,6 +81,9 @@ impl std::ops::Sub for Totals {
             retries: self.retries - before.retries,
             steps: self.steps - before.steps,
             messages: self.messages - before.messages,
+            refusals: self.refusals - before.refusals,
+            dead_letters: self.dead_letters - before.dead_letters,
+            commits: self.commits - before.commits,
             transactions: self.transactions - before.transactions,
             bytes: self.bytes - before.bytes,
         }
@@ -168,6 +177,9 @@ impl Running {
             retries: self.engines().map(|engine| engine.counters().retries).sum(),
             steps: self.engines().map(|engine| engine.counters().steps).sum(),
             messages: self.engines().map(|engine| engine.progress().taken).sum(),
+            refusals: self.engines().map(|engine| engine.progress().refused).sum(),
+            dead_letters: self.engines().map(|engine| engine.progress().dead).sum(),
+            commits: stats.iter().map(|stats| stats.commits).sum(),
             transactions: stats.iter().map(|stats| stats.transactions).sum(),
             bytes: stats.iter().map(|stats| stats.bytes).sum(),
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use pavane_core::definition::Mode;
 use serde_json::{Value, json};
 
 use crate::pool::Pool;
@@ -20,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Orders {
     /// Four calls by hand, nothing kept: the floor.
     Raw(Pool),
-    /// One request to the engine, which makes the same calls durably.
-    Durable(Pool),
+    /// One request to the engine; the same calls are made durably, in a mode.
+    Durable(Pool, Mode),
 }
 
 /// Orders that were carried out, and how long each took, in microseconds.
@@ -82,14 +83,9 @@ impl Orders {
         let order = order(number);
         match self {
             Orders::Raw(services) => by_hand(services, number, &order).await,
-            Orders::Durable(engine) => {
-                let request = request(
-                    engine,
-                    Method::POST,
-                    "/api/v1/workflows/bench/order/instances",
-                    &[("prefer", "wait=60")],
-                    &order,
-                )?;
+            Orders::Durable(engine, mode) => {
+                let path = format!("/api/v1/workflows/bench/order/instances?mode={}", mode.as_str());
+                let request = request(engine, Method::POST, &path, &[("prefer", "wait=60")], &order)?;
                 let (status, body) = expect(engine, request).await?;
                 match status {
                     StatusCode::OK => Ok(()),

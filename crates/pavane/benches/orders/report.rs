@@ -1,19 +1,27 @@
 //! What the bench prints, and what it writes for machines.
 
+use pavane_core::definition::Mode;
 use serde_json::{Value, json};
 
-/// Durable commits of one order: its start, and one for each of its four calls.
-pub const STEPS: f64 = 5.0;
+/// Durable commits of one order. Orchestrated: its start, and one for each of its four calls. Choreographed: its start, two
+/// for each call (the token came, the call ended), and its end.
+pub fn steps(mode: Mode) -> f64 {
+    match mode {
+        Mode::Orchestration => 5.0,
+        Mode::Choreography => 10.0,
+    }
+}
 
 /// The head of the table.
 pub const HEADER: &str = "\
-                     orders/s   ratio      p50      p99    p99.9   CPU us/order            engine  written  fsyncs commits
-            in flight                       ms       ms       ms   load services engine   RSS MiB  B/order  /order  /order";
+                         orders/s  to raw to orch      p50      p99    p99.9   CPU us/order            engine  written  fsyncs commits
+                in flight                               ms       ms       ms   load services engine   RSS MiB  B/order  /order  /order";
 
 /// What the words mean.
 pub const LEGEND: &str = "
 raw: four HTTP calls in sequence by a hand-written pooled hyper client, nothing durable
-durable: the same calls by the engine, each result on disk (fsync) before the next call
+orchestrated: the same calls by the engine, each result on disk (fsync) before the next call
+choreographed: the same calls by a participant for each service, each with a store of its own, as durable
 offered: 200 orders/s whatever becomes of them; times from the moment an order was due
 offered+: the same beside 1,000 executions that wait in the engine";
 
@@ -21,11 +29,15 @@ offered+: the same beside 1,000 executions that wait in the engine";
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub kind: &'static str,
+    /// Absent for calls by hand.
+    pub mode: Option<Mode>,
     pub in_flight: u64,
     pub orders: u64,
     pub orders_per_second: f64,
     /// To the raw figure measured just before.
-    pub ratio: f64,
+    pub to_raw: Option<f64>,
+    /// To the orchestrated figure measured just before.
+    pub to_orchestrated: Option<f64>,
     /// Milliseconds.
     pub p50: f64,
     pub p99: f64,
@@ -44,18 +56,15 @@ pub struct Row {
 }
 
 impl Row {
-    /// This row, compared.
-    pub fn against(self, raw: f64) -> Row {
-        Row { ratio: self.orders_per_second / raw, ..self }
-    }
-
     fn json(&self) -> Value {
         json!({
             "kind": self.kind,
+            "mode": self.mode.map(Mode::as_str),
             "in_flight": self.in_flight,
             "orders": self.orders,
             "orders_per_second": self.orders_per_second,
-            "ratio_to_raw": (self.kind == "durable").then_some(self.ratio),
+            "ratio_to_raw": self.to_raw,
+            "ratio_to_orchestrated": self.to_orchestrated,
             "latency_ms": { "p50": self.p50, "p99": self.p99, "p99.9": self.p999 },
             "cpu_us_per_order": { "load": self.cpu_load, "services": self.cpu_services, "engine": self.cpu_engine },
             "engine_rss_mib": self.rss,
@@ -69,16 +78,16 @@ impl Row {
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Row { kind, in_flight, orders_per_second, p50, p99, p999, .. } = self;
-        write!(f, "{kind:<9} {in_flight:>8} {orders_per_second:>11.0} ")?;
-        match *kind {
-            "durable" => write!(f, "{:>7.3}", self.ratio)?,
-            _ => write!(f, "       ")?,
-        }
+        let initial = self.mode.map_or("", |mode| &mode.as_str()[..1]);
+        let kind = if kind.starts_with("offered") { format!("{kind} {initial}") } else { (*kind).to_owned() };
+        let ratio = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("{ratio:.3}"));
+        write!(f, "{kind:<13} {in_flight:>8} {orders_per_second:>11.0} ")?;
+        write!(f, "{:>7} {:>7}", ratio(self.to_raw), ratio(self.to_orchestrated))?;
         write!(f, " {p50:>8.2} {p99:>8.2} {p999:>8.2}  ")?;
         write!(f, "{:>5.0} {:>8.0} {:>6.0} ", self.cpu_load, self.cpu_services, self.cpu_engine)?;
-        match *kind {
-            "raw" => Ok(()),
-            _ => write!(f, "{:>9.0} {:>8.0} {:>7.2} {:>7.2}", self.rss, self.written, self.fsyncs, self.commits),
+        match self.mode {
+            None => Ok(()),
+            Some(_) => write!(f, "{:>9.0} {:>8.0} {:>7.2} {:>7.2}", self.rss, self.written, self.fsyncs, self.commits),
         }
     }
 }

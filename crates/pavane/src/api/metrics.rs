@@ -18,16 +18,19 @@ struct Numbers(Running);
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counters = self.0.engine.counters();
-        let store = self.0.sqlite.as_ref().map(|s| s.stats()).unwrap_or_default();
+        let totals = self.0.totals();
         for (name, help, value) in [
             ("pavane_instances_started", "Instances started", counters.started),
-            ("pavane_steps", "Steps committed: one for each durable decision", counters.steps),
-            ("pavane_batches", "Batches handed to the store", counters.batches),
-            ("pavane_calls", "Service calls made", counters.calls),
-            ("pavane_call_retries", "Service calls that repeat an attempt of the same task", counters.retries),
-            ("pavane_store_transactions", "Transactions made durable, each with one fsync", store.transactions),
-            ("pavane_store_commits", "Commits made durable", store.commits),
-            ("pavane_store_bytes", "Bytes of rows made durable", store.bytes),
+            ("pavane_steps", "Steps committed: one for each durable decision", totals.steps),
+            ("pavane_batches", "Batches handed to the engine's store", counters.batches),
+            ("pavane_calls", "Service calls made", totals.calls),
+            ("pavane_call_retries", "Service calls that repeat an attempt of the same task", totals.retries),
+            ("pavane_messages", "Messages delivered between engine and participants", totals.messages),
+            ("pavane_message_refusals", "Times a message was not taken by its receiver", totals.refusals),
+            ("pavane_dead_letters", "Messages that became dead letters", totals.dead_letters),
+            ("pavane_store_transactions", "Transactions made durable, each with one fsync", totals.transactions),
+            ("pavane_store_commits", "Commits made durable", totals.commits),
+            ("pavane_store_bytes", "Bytes of rows made durable", totals.bytes),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
