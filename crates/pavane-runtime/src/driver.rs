@@ -646,6 +646,7 @@ impl Driver {
         if published {
             self.engine.shared.published.notify_one();
         }
+        self.engine.shared.moved.notify_one();
         if !sent.is_empty() {
             self.engine.shared.relay.offer(sent);
         }

@@ -6,6 +6,7 @@
 mod driver;
 pub mod effects;
 mod engine;
+mod observer;
 mod outbox;
 mod participant;
 mod registry;

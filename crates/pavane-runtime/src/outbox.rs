@@ -67,7 +67,7 @@ async fn deliver(engine: &Engine) -> Result<usize, Error> {
     while let Some(done) = delivering.join_next().await {
         done.unwrap_or(Err(Error::Stopping))?;
     }
-    engine.commit(Commit { consumed: Some((READER.to_owned(), last)), ..Commit::default() }).await?;
+    engine.commit(Commit { consumed: vec![(READER.to_owned(), last)], ..Commit::default() }).await?;
     Ok(count)
 }
 

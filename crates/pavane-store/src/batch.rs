@@ -4,8 +4,9 @@
 //! that share its transaction need no savepoints around them. Start at [`check`].
 
 use pavane_core::Timestamp;
+use pavane_core::record::JournalEntry;
 
-use crate::{Commit, Due, Error, OBSERVED, Query};
+use crate::{Commit, Due, Error, OBSERVED, Observed, Query};
 
 /// Rows a listing returns at most: a page that a person can still read and a reader need not hold for long.
 const MAX_PAGE: usize = 1_000;
@@ -27,6 +28,7 @@ pub(crate) fn check(
     // What the commits before this one in the batch will have done. A batch holds few commits: a list is enough.
     let mut ahead: Vec<(&str, u64)> = Vec::new();
     for commit in batch {
+        commit.observed.iter().try_for_each(|row| observed(path, row))?;
         let Some(owner) = owner(path, commit)? else { continue };
         let at = ahead.iter().position(|(id, _)| *id == owner);
         let known = match at.and_then(|i| ahead.get(i)) {
@@ -59,8 +61,7 @@ pub(crate) fn owner<'a>(path: &str, commit: &'a Commit) -> Result<Option<&'a str
     let entry = commit.entry.as_ref().map(|e| e.workflow_instance_id.as_str());
     let instance = commit.instance.as_ref().map(|i| i.id.as_str());
     let tasks = commit.tasks.iter().map(|t| t.workflow_instance_id.as_str());
-    let observed = commit.observed.iter().map(|e| e.workflow_instance_id.as_str());
-    let mut names = entry.into_iter().chain(instance).chain(tasks).chain(observed);
+    let mut names = entry.into_iter().chain(instance).chain(tasks);
     let Some(owner) = names.next() else {
         return match commit.subscriptions {
             Some(_) => Err(wrong(path, "subscriptions came without a row that names their instance".into())),
@@ -70,16 +71,33 @@ pub(crate) fn owner<'a>(path: &str, commit: &'a Commit) -> Result<Option<&'a str
     if let Some(other) = names.find(|name| *name != owner) {
         return Err(wrong(path, format!("one commit holds rows of two instances, {owner} and {other}")));
     }
-    if let Some(entry) = commit.observed.iter().find(|e| e.seq < OBSERVED) {
-        return Err(wrong(path, format!("position {} of {owner} is its own, not one that was observed", entry.seq)));
-    }
-    let of_entries = commit.entry.iter().chain(&commit.observed).filter_map(|e| e.service_task_id.as_deref());
-    for id in commit.tasks.iter().map(|t| t.id.as_str()).chain(of_entries) {
-        if run_number(owner, id).is_none() {
-            return Err(wrong(path, format!("task id `{id}` is not of the form `{owner}:{{run number}}`")));
-        }
+    let of_entry = commit.entry.as_ref().and_then(|e| e.service_task_id.as_deref());
+    for id in commit.tasks.iter().map(|t| t.id.as_str()).chain(of_entry) {
+        named(path, owner, id)?;
     }
     Ok(Some(owner))
+}
+
+/// Checks what was observed elsewhere.
+fn observed(path: &str, observed: &Observed) -> Result<(), Error> {
+    match observed {
+        Observed::Step(entry) if entry.seq < OBSERVED => {
+            let JournalEntry { workflow_instance_id: id, seq, .. } = entry;
+            Err(wrong(path, format!("position {seq} of {id} is its own, not one that was observed")))
+        }
+        Observed::Step(JournalEntry { workflow_instance_id: owner, service_task_id: Some(task), .. }) => {
+            named(path, owner, task)
+        }
+        Observed::Step(_) => Ok(()),
+        Observed::Task(task) => named(path, &task.workflow_instance_id, &task.id),
+    }
+}
+
+fn named(path: &str, owner: &str, task: &str) -> Result<(), Error> {
+    match run_number(owner, task) {
+        Some(_) => Ok(()),
+        None => Err(wrong(path, format!("task id `{task}` is not of the form `{owner}:{{run number}}`"))),
+    }
 }
 
 /// The run number in a task id `{instance id}:{run number}`; nothing for any other text, `01` and `+1` included.

@@ -36,8 +36,8 @@ pub struct Commit {
     pub subscriptions: Option<Vec<Subscription>>,
     /// Events published by this step, appended to the outbox in order.
     pub publish: Vec<CloudEvent>,
-    /// How far a reader of a log has come: its name and the position it has dealt with.
-    pub consumed: Option<(String, u64)>,
+    /// How far readers of logs have come: each one's name and the position it has dealt with.
+    pub consumed: Vec<(String, u64)>,
     /// Messages to other locations, each with its position: above [`Store::last_position`], and each once.
     pub send: Vec<(u64, Outgoing)>,
     /// Positions of messages that their receivers have: they are forgotten. One that is gone already is passed over.
@@ -46,9 +46,18 @@ pub struct Commit {
     pub dead: Vec<(u64, String)>,
     /// Positions of dead letters that are on their way again.
     pub redrive: Vec<u64>,
-    /// Steps and rows of tasks at another location, copied for those who ask here: entries with a `seq` of
-    /// [`OBSERVED`] and more, which belong to no journal of this store. One that is here already is passed over.
-    pub observed: Vec<JournalEntry>,
+    /// What was done at other locations, copied for those who ask here. It may belong to any instances; what belongs to
+    /// none that is here is passed over.
+    pub observed: Vec<Observed>,
+}
+
+/// Something done at another location.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observed {
+    /// A step, at a position of [`OBSERVED`] or more. One that is here already is passed over.
+    Step(JournalEntry),
+    /// A row of a task, inserted or replaced.
+    Task(ServiceTask),
 }
 
 /// Positions from here on are those of entries observed at other locations ([`Commit::observed`]); journals of this
@@ -92,8 +101,8 @@ pub struct DeadLetter {
 /// A piece of what a store's instances did, as [`Store::history`] reads it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// Steps, with the largest position among them.
-    pub entries: (Vec<JournalEntry>, u64),
+    /// Steps with the digests of their instances' programs, and the largest position among them.
+    pub steps: (Vec<(JournalEntry, String)>, u64),
     /// Rows of tasks, likewise.
     pub tasks: (Vec<ServiceTask>, u64),
 }
@@ -299,5 +308,5 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// See [`Error`].
-    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error>;
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error>;
 }

@@ -15,7 +15,7 @@ use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 
 use crate::batch::{self, run_number};
-use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Outgoing, Page, Query, Store};
+use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Observed, Outgoing, Page, Query, Store};
 
 /// How errors name this store.
 const PATH: &str = "the store in memory";
@@ -190,15 +190,18 @@ impl Store for Memory {
         Ok(self.state().consumed.get(reader).copied().unwrap_or_default())
     }
 
-    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
         let state = self.state();
-        let entry = |(index, at): &(usize, usize)| state.instances.get(*index)?.journal.get(*at).cloned();
+        let step = |(index, at): &(usize, usize)| {
+            let kept = state.instances.get(*index)?;
+            Some((kept.journal.get(*at)?.clone(), kept.row.digest.clone()))
+        };
         let task = |(index, run): &(usize, u32)| state.instances.get(*index)?.tasks.get(run).cloned();
-        let entries = state.steps.iter().skip(index(entries_after)).take(limit).filter_map(entry).collect::<Vec<_>>();
+        let steps = state.steps.iter().skip(index(steps_after)).take(limit).filter_map(step).collect::<Vec<_>>();
         let tasks = state.runs.iter().skip(index(tasks_after)).take(limit).filter_map(task).collect::<Vec<_>>();
         let last = |after: u64, count: usize| after.saturating_add(count as u64);
-        let (last_entry, last_task) = (last(entries_after, entries.len()), last(tasks_after, tasks.len()));
-        Ok(History { entries: (entries, last_entry), tasks: (tasks, last_task) })
+        let (last_step, last_task) = (last(steps_after, steps.len()), last(tasks_after, tasks.len()));
+        Ok(History { steps: (steps, last_step), tasks: (tasks, last_task) })
     }
 }
 
@@ -220,8 +223,11 @@ impl State {
         let owner = batch::owner(PATH, &commit)?.map(str::to_owned);
         let due = batch::due_to_number(commit.due);
         self.outbox.append(&mut commit.publish);
-        self.consumed.extend(commit.consumed.take());
+        self.consumed.extend(commit.consumed.drain(..));
         self.messages(&mut commit);
+        for row in commit.observed.drain(..) {
+            self.observe(row);
+        }
         let Some(owner) = owner else { return Ok(()) };
         if let Some(row) = commit.instance {
             self.put(row, due);
@@ -234,20 +240,38 @@ impl State {
             self.steps.push((index, kept.journal.len()));
             kept.journal.push(entry);
         }
-        for entry in commit.observed {
-            kept.observed.entry(entry.seq).or_insert(entry);
-        }
-        for task in commit.tasks {
-            if let Some(run) = run_number(&owner, &task.id)
-                && kept.tasks.insert(run, task).is_none()
-            {
-                self.runs.push((index, run));
-            }
-        }
         if let Some(subscriptions) = commit.subscriptions {
             kept.subscriptions = subscriptions;
         }
+        for task in commit.tasks {
+            self.task(index, task);
+        }
         Ok(())
+    }
+
+    fn task(&mut self, index: usize, task: ServiceTask) {
+        if let Some(kept) = self.instances.get_mut(index)
+            && let Some(run) = run_number(&task.workflow_instance_id, &task.id)
+            && kept.tasks.insert(run, task).is_none()
+        {
+            self.runs.push((index, run));
+        }
+    }
+
+    fn observe(&mut self, row: Observed) {
+        match row {
+            Observed::Step(entry) => {
+                let index = self.numbers.get(&entry.workflow_instance_id);
+                if let Some(kept) = index.and_then(|index| self.instances.get_mut(*index)) {
+                    kept.observed.entry(entry.seq).or_insert(entry);
+                }
+            }
+            Observed::Task(task) => {
+                if let Some(index) = self.numbers.get(&task.workflow_instance_id) {
+                    self.task(*index, task);
+                }
+            }
+        }
     }
 
     fn messages(&mut self, commit: &mut Commit) {

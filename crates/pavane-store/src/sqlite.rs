@@ -161,8 +161,8 @@ impl Store for Sqlite {
         self.readers.read(|c| reader::cursor(c, reader))
     }
 
-    fn history(&self, entries_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
-        self.readers.read(|c| reader::history(c, entries_after, tasks_after, limit))
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
+        self.readers.read(|c| reader::history(c, steps_after, tasks_after, limit))
     }
 }
 

@@ -161,6 +161,7 @@ impl Running {
         // First everybody listens, then they speak.
         self.engines().for_each(|engine| engine.subscribe(&*bus));
         self.engines().for_each(|engine| engine.publish_to(bus.clone()));
+        self.participants.iter().for_each(|participant| self.engine.observe(&participant.engine));
     }
 
     /// The engine, and the participants as the engines they are.

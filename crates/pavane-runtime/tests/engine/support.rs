@@ -101,7 +101,7 @@ impl Store for Gate {
         match fate {
             Fate::Failed => done(Err(broken())),
             Fate::Lost => std::mem::forget(done),
-            Fate::CursorLost if batch.iter().any(|commit| commit.consumed.is_some()) => std::mem::forget(done),
+            Fate::CursorLost if batch.iter().any(|commit| !commit.consumed.is_empty()) => std::mem::forget(done),
             _ => self.inner.commit(batch, done),
         }
     }

@@ -153,24 +153,24 @@ pub(super) fn journal(
 
 pub(super) fn history(
     connection: &Connection,
-    entries_after: u64,
+    steps_after: u64,
     tasks_after: u64,
     limit: usize,
 ) -> rusqlite::Result<History> {
     let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
-               e.key, i.uid from event_row e join instance_row i on i.key = e.instance \
+               e.key, i.uid, i.digest from event_row e join instance_row i on i.key = e.instance \
                where e.key > ?1 and e.seq < ?3 order by e.key limit ?2";
-    let read = |row: &Row<'_>| Ok((read_entry(row, row.get(9)?)?, position(row, 8)?));
+    let read = |row: &Row<'_>| Ok(((read_entry(row, row.get(9)?)?, row.get(10)?), position(row, 8)?));
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map(params![saturated(entries_after), rows(limit), saturated(OBSERVED)], read)?;
-    let entries = with_last(found, entries_after)?;
+    let found = statement.query_map(params![saturated(steps_after), rows(limit), saturated(OBSERVED)], read)?;
+    let steps = with_last(found, steps_after)?;
     let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
                t.output_data, t.error, t.start_time, t.end_time, t.compensates, t.key, i.uid \
                from task_row t join instance_row i on i.key = t.instance where t.key > ?1 order by t.key limit ?2";
     let read = |row: &Row<'_>| Ok((read_task(row, row.get(14)?)?, position(row, 13)?));
     let mut statement = connection.prepare_cached(sql)?;
     let tasks = with_last(statement.query_map(params![saturated(tasks_after), rows(limit)], read)?, tasks_after)?;
-    Ok(History { entries, tasks })
+    Ok(History { steps, tasks })
 }
 
 /// Rows, and the position of the last.

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
-use pavane_core::record::Status;
+use pavane_core::record::{JournalEntry, Status};
 use pavane_core::{Timestamp, value::Value};
-use pavane_store::{Commit, DeadLetter, Due, Error, History, Memory, OBSERVED, Outgoing, Query, Sqlite, Store};
+use pavane_store::{
+    Commit, DeadLetter, Due, Error, History, Memory, OBSERVED, Observed, Outgoing, Query, Sqlite, Store,
+};
 use proptest::prelude::*;
 use support::*;
 
@@ -249,7 +251,7 @@ fn the_outbox_numbers_events_without_gaps() {
         put(&*store, vec![both]).unwrap();
         let read = |after: u64, limit| -> Vec<_> {
             let reader = format!("from {after}");
-            put(&*store, vec![Commit { consumed: Some((reader.clone(), after)), ..Commit::default() }]).unwrap();
+            put(&*store, vec![Commit { consumed: vec![(reader.clone(), after)], ..Commit::default() }]).unwrap();
             store.published(&reader, limit).unwrap().into_iter().map(|(at, e)| (at, e.id())).collect()
         };
         let expected: Vec<_> = (1..=4).map(|n: u64| (n, n.to_string())).collect();
@@ -309,22 +311,27 @@ fn a_dead_letter_is_kept_with_its_reason_and_can_be_sent_again() {
 #[test]
 fn what_was_observed_elsewhere_is_shown_and_moves_no_journal() {
     backends(|store| {
-        put(&*store, vec![start("i"), step("i", 2)]).unwrap();
-        let seen = |seq| entry("i", OBSERVED + seq);
-        let observed = vec![seen(2), seen(1)];
-        let tasks = vec![task("i", 16_777_217)];
-        let copy = Commit { observed, tasks, consumed: Some(("at".into(), 7)), ..Commit::default() };
+        put(&*store, vec![start("i"), start("j"), step("i", 2)]).unwrap();
+        let seen = |id, seq| Observed::Step(entry(id, OBSERVED + seq));
+        let nobody = [seen("nobody", 1), Observed::Task(task("nobody", 1))];
+        let observed = [seen("i", 2), seen("j", 7), seen("i", 1), Observed::Task(task("i", 16_777_217))];
+        let observed = observed.into_iter().chain(nobody).collect();
+        let copy = Commit { observed, consumed: vec![("at".into(), 7), ("by".into(), 9)], ..Commit::default() };
         put(&*store, vec![copy.clone(), copy]).unwrap();
         put(&*store, vec![step("i", 3)]).unwrap();
-        let expected = [entry("i", 1), entry("i", 2), entry("i", 3), seen(1), seen(2)];
+        let later = |seq| entry("i", OBSERVED + seq);
+        let expected = [entry("i", 1), entry("i", 2), entry("i", 3), later(1), later(2)];
         assert_eq!(store.journal("i", 0, 9).unwrap(), expected);
         assert_eq!(store.journal("i", 2, 2).unwrap(), expected[2..4]);
         assert_eq!(store.journal("i", OBSERVED + 1, 9).unwrap(), expected[4..]);
-        assert_eq!((store.cursor("at").unwrap(), store.cursor("other").unwrap()), (7, 0));
-        let own = Commit { observed: vec![entry("i", 4)], ..Commit::default() };
+        assert_eq!(store.journal("j", 1, 9).unwrap(), [entry("j", OBSERVED + 7)]);
+        assert_eq!(store.tasks("i").unwrap(), [task("i", 16_777_217)]);
+        assert!(store.instance("nobody").unwrap().is_none());
+        let cursors = ["at", "by", "other"].map(|reader| store.cursor(reader).unwrap());
+        assert_eq!(cursors, [7, 9, 0]);
+        let own = Commit { observed: vec![Observed::Step(entry("i", 4))], ..Commit::default() };
         assert!(put(&*store, vec![own]).unwrap_err().to_string().contains("its own"));
-        put(&*store, vec![Commit { entry: Some(seen(1)), ..Commit::default() }]).unwrap_err();
-        put(&*store, vec![Commit { observed: vec![entry("nobody", OBSERVED)], ..Commit::default() }]).unwrap_err();
+        put(&*store, vec![Commit { entry: Some(later(1)), ..Commit::default() }]).unwrap_err();
     });
 }
 
@@ -334,20 +341,21 @@ fn a_history_is_read_on_from_where_it_was_left() {
         let mut first = start("a");
         first.tasks = vec![task("a", 2), task("a", 1)];
         put(&*store, vec![first, start("b"), step("a", 2)]).unwrap();
-        put(&*store, vec![Commit { observed: vec![entry("a", OBSERVED)], ..Commit::default() }]).unwrap();
+        let seen = Observed::Step(entry("a", OBSERVED));
+        put(&*store, vec![Commit { observed: vec![seen], ..Commit::default() }]).unwrap();
         let mut last = step("b", 2);
-        last.tasks = vec![task("b", 1), task("a", 1)];
-        last.tasks.truncate(1);
+        last.tasks = vec![task("b", 1)];
         put(&*store, vec![last]).unwrap();
-        let History { entries: (entries, entry_at), tasks: (tasks, task_at) } = store.history(0, 0, 2).unwrap();
-        assert_eq!(entries, [entry("a", 1), entry("b", 1)]);
+        let digest = start("a").instance.unwrap().digest;
+        let with = |entries: &[JournalEntry]| entries.iter().map(|e| (e.clone(), digest.clone())).collect::<Vec<_>>();
+        let History { steps: (steps, step_at), tasks: (tasks, task_at) } = store.history(0, 0, 2).unwrap();
+        assert_eq!(steps, with(&[entry("a", 1), entry("b", 1)]));
         assert_eq!(tasks, [task("a", 2), task("a", 1)]);
-        let History { entries: (entries, entry_at), tasks: (tasks, task_at) } =
-            store.history(entry_at, task_at, 9).unwrap();
-        assert_eq!(entries, [entry("a", 2), entry("b", 2)]);
+        let History { steps: (steps, step_at), tasks: (tasks, task_at) } = store.history(step_at, task_at, 9).unwrap();
+        assert_eq!(steps, with(&[entry("a", 2), entry("b", 2)]));
         assert_eq!(tasks, [task("b", 1)]);
-        let end = store.history(entry_at, task_at, 9).unwrap();
-        assert_eq!(end, History { entries: (vec![], entry_at), tasks: (vec![], task_at) });
+        let end = store.history(step_at, task_at, 9).unwrap();
+        assert_eq!(end, History { steps: (vec![], step_at), tasks: (vec![], task_at) });
     });
 }
 
@@ -492,7 +500,8 @@ fn commits() -> impl Strategy<Value = Commit> {
                     task
                 })
                 .collect();
-            let observed = if seq == 4 && !stepped { vec![entry(&id, OBSERVED + seq)] } else { Vec::new() };
+            let observed =
+                if seq == 4 && !stepped { vec![Observed::Step(entry(&id, OBSERVED + seq))] } else { Vec::new() };
             let send = if seq == 0 { vec![message(3), message(4)] } else { Vec::new() };
             let (delivered, redrive) = (vec![seq], vec![seq + 1]);
             let dead = vec![(seq + 1, "lost".to_owned())];
@@ -503,7 +512,7 @@ fn commits() -> impl Strategy<Value = Commit> {
                 tasks,
                 subscriptions,
                 publish: vec![event(&id); published],
-                consumed: (seq == 2).then(|| ("r".to_owned(), published as u64)),
+                consumed: (seq == 2).then(|| ("r".to_owned(), published as u64)).into_iter().collect(),
                 send,
                 delivered: if stepped { delivered } else { Vec::new() },
                 dead: if published == 1 { dead } else { Vec::new() },
@@ -537,8 +546,8 @@ fn view(store: &dyn Store) -> String {
     out.push(format!("{:?}", store.last_position().unwrap()));
     out.push(format!("{:?}", store.dead_letters(5).unwrap()));
     out.push(format!("{:?}", store.cursor("r").unwrap()));
-    let History { entries, tasks } = store.history(0, 0, 50).unwrap();
-    out.push(format!("{:?} {:?}", entries.0, tasks.0));
+    let History { steps, tasks } = store.history(0, 0, 50).unwrap();
+    out.push(format!("{:?} {:?}", steps.0, tasks.0));
     out.push(format!("{:?}", store.definitions().unwrap()));
     for query in [
         all(),

@@ -15,7 +15,7 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::lifecycle;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value as Data};
-use pavane_runtime::{Engine, Operation, StartRequest};
+use pavane_runtime::{Cursor, Engine, Operation, StartRequest};
 use pavane_store::Query as Filter;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -193,12 +193,12 @@ pub(super) async fn events(api: Shared, Path(id): Path<String>) -> Result<Json<V
     let engine = &api.running.engine;
     let record = engine.instance(&id).await?;
     let mut events = Vec::new();
-    let mut after = 0;
+    let mut cursor = Cursor::default();
     loop {
-        let entries = engine.journal(&id, after, Duration::ZERO).await?;
-        let Some(last) = entries.last() else { break };
-        after = last.seq;
-        for entry in &entries {
+        let entries = engine.journal(&id, &cursor, Duration::ZERO).await?;
+        let Some((_, last)) = entries.last() else { break };
+        cursor = last.clone();
+        for (entry, _) in &entries {
             events.extend(lifecycle_of(entry, &record));
         }
     }
@@ -213,14 +213,15 @@ fn lifecycle_of(entry: &JournalEntry, record: &WorkflowInstance) -> Vec<Value> {
     }
 }
 
-/// Server-sent events: the id of each is its step, so that `Last-Event-ID` goes on where it was.
+/// Server-sent events: the id of each is the cursor after its step, so that `Last-Event-ID` goes on where it was.
 pub(super) async fn stream(
     api: Shared,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let record = api.running.engine.instance(&id).await?;
-    let after = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).unwrap_or(0);
+    let after =
+        headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).unwrap_or_default();
     let follow = Follow { engine: api.running.engine.clone(), record, after, ready: Vec::new(), ended: false };
     let stream = futures_util::stream::unfold(follow, |mut follow| async move {
         let event = follow.next().await?;
@@ -232,7 +233,7 @@ pub(super) async fn stream(
 struct Follow {
     engine: Engine,
     record: WorkflowInstance,
-    after: u64,
+    after: Cursor,
     /// In reverse.
     ready: Vec<Event>,
     ended: bool,
@@ -250,16 +251,16 @@ impl Follow {
             // Asked before the journal is read: what an ended instance has is all there, and nobody need wait for more.
             let over = self.engine.instance(&self.record.id).await.is_ok_and(|r| r.status.is_terminal());
             let wait = if over { Duration::ZERO } else { STREAM_WAIT };
-            let entries = self.engine.journal(&self.record.id, self.after, wait).await.ok()?;
+            let entries = self.engine.journal(&self.record.id, &self.after, wait).await.ok()?;
             self.ended = over && entries.is_empty();
-            for entry in &entries {
-                self.after = entry.seq;
-                let events = lifecycle_of(entry, &self.record);
-                let id = entry.seq.to_string();
+            for (entry, cursor) in entries {
+                let events = lifecycle_of(&entry, &self.record);
+                let id = cursor.to_string();
                 self.ready.extend(events.iter().map(|event| {
                     let name = event["type"].as_str().unwrap_or("error").to_owned();
                     Event::default().id(&id).event(name).data(event.to_string())
                 }));
+                self.after = cursor;
             }
             self.ready.reverse();
         }

@@ -10,7 +10,7 @@ use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use crate::batch::{self, run_number};
-use crate::{Commit, Deployed, OBSERVED};
+use crate::{Commit, Deployed, OBSERVED, Observed};
 
 /// Live instances remembered, at about 120 bytes each. Past it the memory starts anew: one search each fills it.
 const REMEMBERED: usize = 65_536;
@@ -149,10 +149,13 @@ impl<'c> Rows<'c> {
             self.publish.execute([&envelope])?;
             bytes += weight(&envelope);
         }
-        if let Some((reader, position)) = &commit.consumed {
+        for (reader, position) in &commit.consumed {
             self.consume.execute(params![reader, number(*position)])?;
         }
         bytes += self.messages(commit)?;
+        for row in &commit.observed {
+            bytes += self.observed(row)?;
+        }
         let Some(owner) = owner else { return Ok(bytes) };
         let mut known = self.known(owner)?;
         if let Some(row) = &commit.instance {
@@ -164,9 +167,6 @@ impl<'c> Rows<'c> {
         if let Some(entry) = &commit.entry {
             bytes += write_entry(&mut self.event, known.key, entry)?;
             known.last = entry.seq;
-        }
-        for entry in &commit.observed {
-            bytes += write_entry(&mut self.observe, known.key, entry)?;
         }
         for task in &commit.tasks {
             bytes += self.task(known.key, task)?;
@@ -180,6 +180,19 @@ impl<'c> Rows<'c> {
             self.remember(owner, known);
         }
         Ok(bytes)
+    }
+
+    /// What was done elsewhere, if its instance is here.
+    fn observed(&mut self, row: &Observed) -> rusqlite::Result<u64> {
+        let owner = match row {
+            Observed::Step(entry) => &entry.workflow_instance_id,
+            Observed::Task(task) => &task.workflow_instance_id,
+        };
+        let Some(known) = self.known(owner)? else { return Ok(0) };
+        match row {
+            Observed::Step(entry) => write_entry(&mut self.observe, known.key, entry),
+            Observed::Task(task) => self.task(known.key, task),
+        }
     }
 
     pub(super) fn definition(&mut self, d: &Deployed) -> rusqlite::Result<u64> {
