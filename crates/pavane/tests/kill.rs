@@ -2,7 +2,8 @@
 //!
 //! The services are a process of their own with ledgers on disk. Clients place orders and, when the connection is cut,
 //! place them again under the same key. Every order that was accepted must be there and have ended exactly once, with
-//! every effect done once or undone. The seed is printed; `PAVANE_SEED` repeats its moments. Start reading at
+//! every effect done once or undone. Every other order is choreographed, so that the kills hit the engine, the bus and every
+//! participant at once. The seed is printed; `PAVANE_SEED` repeats its moments. Start reading at
 //! [`orders_survive_kills`].
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use pavane::client::{Answer, Server};
 use pavane::demo::services::{Books, Fate, NAMES, audit};
+use pavane_core::definition::Mode;
 use serde_json::{Value, json};
 use support::{PATIENCE, Process, Served};
 use tokio::sync::watch;
@@ -30,7 +32,7 @@ const SERVICES_KILLED_AFTER: [usize; 2] = [7, 15];
 /// Clients that place one order after another.
 const CLIENTS: usize = 16;
 /// Every so many orders one is placed without waiting: its acceptance alone must hold.
-const ASYNC_EVERY: usize = 4;
+const ASYNC_EVERY: usize = 5;
 /// Every so many orders one is given up when its connection is cut: nothing may have been done for it then unless the
 /// server knows it, and what it knows it ends.
 const GIVES_UP_EVERY: usize = 3;
@@ -159,12 +161,13 @@ async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Option<A
     });
     let mut headers = vec![("content-type", "application/json"), ("idempotency-key", order)];
     headers.extend(waits.then_some(("prefer", "wait=60")));
-    let path = "/api/v1/workflows/shop/order-fulfilment/instances";
+    let mode = Mode::ALL[number % 2];
+    let path = format!("/api/v1/workflows/shop/order-fulfilment/instances?mode={}", mode.as_str());
     let mut place = load.server.clone();
     loop {
         let server = place.wait_for(Option::is_some).await.expect("the test goes on").clone().expect("it is some");
         load.in_flight.fetch_add(1, Ordering::SeqCst);
-        let answer = server.ask(Method::POST, path, &headers, body.to_string().into()).await;
+        let answer = server.ask(Method::POST, &path, &headers, body.to_string().into()).await;
         load.in_flight.fetch_sub(1, Ordering::SeqCst);
         match answer {
             Ok(answer) => return Some(answer),
