@@ -121,3 +121,70 @@ fn placement_is_a_part_of_the_digest_and_touches_nothing_else() {
     assert_eq!(stock.digest(), of(&call("http://stock/a")).digest());
     assert_eq!(stock.locations().iter().map(|at| at.name()).collect::<Vec<_>>(), ["engine", "stock"]);
 }
+
+/// `from > what > to` for each message that brings a token.
+fn hand_overs(tasks: &str) -> Vec<String> {
+    let services = ["a", "b", "c"].map(str::to_owned).into();
+    let program = Program::choreograph(&definition(tasks), &Resources::new(), &services).unwrap();
+    let explanation = program.explain();
+    let hand =
+        |hand: &pavane_core::program::HandOver| format!("{} > {} > {}", hand.from.name(), hand.what, hand.to.name());
+    let mut hands: Vec<String> = explanation.hand_overs.iter().map(hand).collect();
+    hands.sort();
+    hands
+}
+
+#[test]
+fn an_explanation_tells_who_hands_work_to_whom() {
+    let at = |name: &str, service: &str| {
+        format!("{name}: {{ call: http, with: {{ method: get, endpoint: 'http://{service}/' }} }}")
+    };
+    let [a, b, c] = ["a", "b", "c"].map(|service| at(&format!("at-{service}"), service));
+    for (tasks, expected) in [
+        (format!("do: [ {a}, {b} ]"), vec!["a > at-b > b", "b > end > engine", "engine > at-a > a"]),
+        ("do: [ x: { set: { a: 1 } } ]".into(), vec![]),
+        (
+            format!("do: [ {a}, choose: {{ switch: [ one: {{ when: .x, then: at-c }} ] }}, {b}, {c} ]"),
+            vec!["a > at-b > b", "a > at-c > c", "b > at-c > c", "c > end > engine", "engine > at-a > a"],
+        ),
+        (
+            format!("do: [ {a}, f: {{ fork: {{ branches: [ {b}, {c} ] }} }} ]"),
+            vec![
+                "a > at-b > b",
+                "a > at-c > c",
+                "a > end > engine",
+                "b > join f > a",
+                "c > join f > a",
+                "engine > at-a > a",
+            ],
+        ),
+        (
+            format!("do: [ l: {{ for: {{ each: i, in: .list }}, do: [ {a}, {b} ] }} ]"),
+            vec!["a > at-b > b", "b > at-a > a", "b > end > engine", "engine > at-a > a"],
+        ),
+        (
+            format!("do: [ t: {{ try: [ {a} ], catch: {{ do: [ {b} ] }} }}, {c} ]"),
+            vec!["a > at-b > b", "a > at-c > c", "b > at-c > c", "c > end > engine", "engine > at-a > a"],
+        ),
+        (
+            format!("do: [ t: {{ try: [ {a}, {b} ], catch: {{ retry: {{ delay: PT1S }} }} }} ]"),
+            vec!["a > at-b > b", "a > end > engine", "b > at-a > a", "b > end > engine", "engine > at-a > a"],
+        ),
+    ] {
+        let given = hand_overs(&tasks);
+        assert_eq!(given, expected, "{tasks}");
+    }
+}
+
+#[test]
+fn the_straight_way_is_counted_as_the_runtime_sends() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/workflow.yaml"));
+    let definition = read("order.yaml", &text.unwrap()).definition.unwrap();
+    let program = Program::compile(&definition, &Resources::new()).unwrap();
+    let placed = Program::choreograph(&definition, &Resources::new(), &program.hosts()).unwrap();
+    let straight = placed.explain().straight;
+    assert_eq!((straight.messages, straight.hops, straight.calls), (8, 6, 5));
+    let straight = program.explain().straight;
+    assert_eq!((straight.messages, straight.hops, straight.calls), (0, 0, 5));
+}

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use pavane_bus::{Bus, Consumer, Handing, Progress, Refusal};
 use pavane_core::engine::Message;
-use pavane_store::Outgoing;
+use pavane_store::{Commit, DeadLetter, Outgoing};
 
 use crate::{Engine, Error};
+
+/// Dead letters listed: more of them are one trouble, not many.
+const MAX_LETTERS: usize = 1_000;
 
 impl Engine {
     /// From now on messages to its location are for it.
@@ -31,6 +34,26 @@ impl Engine {
     /// The name of its location: `engine`, or that of its service.
     pub fn location(&self) -> &str {
         self.shared.options.host.here.name()
+    }
+
+    /// Messages of its that could not be delivered, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
+        self.blocking(|store| store.dead_letters(MAX_LETTERS)).await
+    }
+
+    /// Sends a dead letter again; tells whether there is one at this position.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn redrive(&self, position: u64) -> Result<bool, Error> {
+        let letter = self.dead_letters().await?.into_iter().find(|letter| letter.position == position);
+        let Some(letter) = letter else { return Ok(false) };
+        self.commit(Commit { redrive: vec![position], ..Commit::default() }).await?;
+        self.shared.relay.offer(vec![(position, letter.message)]);
+        Ok(true)
     }
 
     /// How its messages fared since the start.

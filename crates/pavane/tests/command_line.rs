@@ -143,3 +143,56 @@ async fn dev_takes_up_changes_and_keeps_what_was_when_they_are_wrong() {
     served.process.line("deployed t/work").await;
     assert_eq!(served.ask("POST", path, &wait, "{}").await.body["output"], json!({ "n": 3 }));
 }
+
+#[tokio::test]
+async fn check_and_explain_say_what_fits_which_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixed = write(
+        folder.path(),
+        "fixed.yaml",
+        "do: [ { a: { call: http, with: { method: get, endpoint: 'http://stock/<&>' } } } ]",
+    );
+    let free = write(
+        folder.path(),
+        "free.yaml",
+        "do: [ { a: { call: http, with: { method: get, endpoint: '${ .url }' } } } ]",
+    );
+    let services = config(folder.path(), "services: { payment: { url: 'http://127.0.0.1:9' } }\n");
+    let services = services.to_str().unwrap();
+    for (arguments, code, part) in [
+        (vec!["check", free.as_str()], 0, "1 of 1 clean"),
+        (vec!["check", &free, "--mode", "orchestration"], 0, "1 of 1 clean"),
+        (vec!["check", &free, "--mode", "both"], 2, "error[P101]"),
+        (vec!["check", &fixed, "--mode", "choreography"], 0, "1 of 1 clean"),
+        (vec!["check", &fixed, "--mode", "choreography", "--config", services], 2, "error[P102]"),
+        (vec!["check", &fixed, "--mode", "ballet"], 2, ""),
+        (vec!["explain", &fixed], 0, "1 call, 2 messages, 2 of them one after the other"),
+        (vec!["explain", &fixed, "--format", "json"], 0, r#""messages": 2"#),
+        (vec!["explain", &fixed, "--format", "mermaid"], 0, "p0 -->|\"a\"| p1"),
+        (vec!["explain", &fixed, "--format", "svg"], 0, "</svg>"),
+        (vec!["explain", &free], 2, ""),
+        (vec!["explain", &fixed, "--config", services], 2, ""),
+        (vec!["explain", "absent.yaml"], 2, ""),
+    ] {
+        let run = pavane(&arguments).await;
+        assert_eq!(run.status.code(), Some(code), "{arguments:?}: {}", errors(&run));
+        let output = String::from_utf8_lossy(&run.stdout);
+        assert!(output.contains(part), "{arguments:?}: {output}");
+        assert_eq!(errors(&run).is_empty(), code == 0 || arguments[0] == "check" && !part.is_empty(), "{arguments:?}");
+    }
+    let refused = errors(&pavane(&["run", &free, "--mode", "choreography"]).await);
+    assert!(refused.contains("P101") && refused.contains("help:"), "{refused}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_an_unknown_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(&config(folder.path(), "services: { payment: { url: 'http://127.0.0.1:9' } }\n")).await;
+    let listed = pavane(&["redrive", "--server", &served.url]).await;
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "there are no dead letters");
+    for id in ["payment:1", "nobody:1", "nonsense"] {
+        let refused = pavane(&["redrive", id, "--server", &served.url]).await;
+        assert_eq!(refused.status.code(), Some(2), "{id}");
+        assert!(errors(&refused).contains(&format!("there is no dead letter {id}")), "{}", errors(&refused));
+    }
+}

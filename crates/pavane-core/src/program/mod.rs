@@ -4,12 +4,14 @@
 //! nothing. Each task of the definition is one [`Node`]; lists are chains of `next`. Start reading at [`Program::compile`].
 
 mod compile;
+mod explain;
 mod node;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub use explain::{Cost, Explanation, HandOver, Participant, TaskPlace};
 pub use node::*;
 
 use crate::definition::{self, Definition, Diagnostic, Document, Mode};

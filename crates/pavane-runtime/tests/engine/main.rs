@@ -5,6 +5,7 @@
 mod backpressure;
 mod bus;
 mod children;
+mod participants;
 mod pinned;
 mod support;
 

@@ -5,6 +5,7 @@
 
 mod events;
 mod instances;
+mod letters;
 mod metrics;
 mod problem;
 mod workflows;
@@ -77,6 +78,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/services", get(services))
+        .route("/api/v1/dead-letters", get(letters::list))
+        .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))

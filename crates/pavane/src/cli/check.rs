@@ -1,40 +1,41 @@
 //! `pavane check`: everything that is wrong with definitions, file by file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use pavane_core::definition::{self, Diagnostic, Severity};
+use pavane_core::definition::{self, Diagnostic, Mode, Severity};
 use pavane_core::program::{Program, Resources};
 use serde_json::json;
 
-use super::{Done, Failure, OK, Output, WRONG, print_json};
+use super::{Done, Failure, ModesArgument, OK, Output, WRONG, print_json};
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Definitions in YAML or JSON.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Mode to check for.
-    #[arg(long, default_value = "orchestration")]
-    mode: String,
+    /// Mode to check for; the one each document asks for by default.
+    #[arg(long, value_enum)]
+    mode: Option<ModesArgument>,
+    /// Configuration: its services have participants. Without it every host that a definition names has one.
+    #[arg(short, long)]
+    config: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
 }
 
 impl Check {
     pub fn run(self) -> Done {
-        if self.mode != "orchestration" {
-            return Err(Failure::wrong(format!(
-                "--mode {}: this version of Pavane checks for orchestration; choreography comes with a later one",
-                self.mode
-            )));
-        }
+        let config = self.config.as_deref().map(Config::read).transpose().map_err(Failure::all)?;
+        let services = config.map(|config| config.services.into_keys().collect::<BTreeSet<_>>());
         let mut diagnostics = Vec::new();
         let mut clean = 0;
         for file in &self.files {
             let name = file.display().to_string();
             let text = std::fs::read_to_string(file).map_err(|e| Failure::wrong(format!("{name}: {e}")))?;
-            let found = check(&name, &text);
+            let found = check(&name, &text, self.mode, services.as_ref());
             clean += usize::from(found.iter().all(|d| d.severity == Severity::Warning));
             diagnostics.extend(found);
         }
@@ -54,13 +55,21 @@ impl Check {
 }
 
 /// Every problem of a definition. A schema that is to be fetched is not at hand here: that is no error of the file.
-fn check(name: &str, text: &str) -> Vec<Diagnostic> {
+fn check(name: &str, text: &str, modes: Option<ModesArgument>, services: Option<&BTreeSet<String>>) -> Vec<Diagnostic> {
     let definition::Reading { definition, mut diagnostics } = definition::read(name, text);
     if let Some(definition) = definition {
         let anything = pavane_core::Value::empty_object();
         let resources: Resources =
             Program::resources_of(&definition).into_iter().map(|uri| (uri, anything.clone())).collect();
-        if let Err(more) = Program::compile(&definition, &resources) {
+        let modes = modes.map_or_else(|| vec![definition.document.mode], ModesArgument::modes);
+        let checked = Program::compile(&definition, &resources).and_then(|program| {
+            if !modes.contains(&Mode::Choreography) {
+                return Ok(());
+            }
+            let services = services.cloned().unwrap_or_else(|| program.hosts());
+            Program::choreograph(&definition, &resources, &services).map(drop)
+        });
+        if let Err(more) = checked {
             diagnostics.extend(more);
             diagnostics.sort_by_key(|d| d.at);
         }

@@ -5,6 +5,8 @@
 
 mod check;
 mod demo;
+mod explain;
+mod picture;
 mod remote;
 mod run;
 mod serve;
@@ -47,6 +49,8 @@ enum Command {
     Run(run::Run),
     /// Check definitions and say everything that is wrong with them.
     Check(check::Check),
+    /// Explain what choreography makes of a definition: who does what, and who hands work to whom.
+    Explain(explain::Explain),
     /// Deploy definitions to a server.
     Deploy(remote::Deploy),
     /// Start an instance on a server.
@@ -69,6 +73,8 @@ enum Command {
     Emit(remote::Emit),
     /// List the services a server knows.
     Services(remote::ServicesOf),
+    /// List messages between participants that could not be delivered, or send them again.
+    Redrive(remote::Redrive),
     /// Run the five services of the demo, to try `examples/order-fulfilment` against.
     DemoServices(demo::DemoServices),
 }
@@ -144,6 +150,7 @@ impl Cli {
             Command::Serve(command) => command.run().await,
             Command::Run(command) => command.run().await,
             Command::Check(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Deploy(command) => command.run().await,
             Command::Start(command) => command.run().await,
             Command::Ps(command) => command.run().await,
@@ -155,6 +162,7 @@ impl Cli {
             Command::Retry(command) => command.run("retry").await,
             Command::Emit(command) => command.run().await,
             Command::Services(command) => command.run().await,
+            Command::Redrive(command) => command.run().await,
             Command::DemoServices(command) => command.run().await,
         };
         match done {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use http_body_util::BodyExt;
+use pavane_core::definition::Mode;
 use serde_json::Value;
 
-use super::{Done, FAILED, Failure, LATE, OK, Output, duration_argument, json_argument, print_json};
+use super::{Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json};
 use crate::client::{Server, problem};
 
 /// Which server.
@@ -77,6 +78,9 @@ pub(crate) struct Start {
     /// Instance id, a UUID: starting it again attaches to it.
     #[arg(long)]
     id: Option<String>,
+    /// Mode to run in; the one the document asks for by default.
+    #[arg(long, value_enum)]
+    mode: Option<ModeArgument>,
     /// Wait for the end.
     #[arg(long, value_parser = duration_argument)]
     wait: Option<Duration>,
@@ -91,8 +95,10 @@ impl Start {
         let (namespace, name) = workflow
             .split_once('/')
             .ok_or_else(|| Failure::wrong(format!("`{}`: write NAMESPACE/NAME[@VERSION]", self.workflow)))?;
-        let version = version.map(|v| format!("?version={v}")).unwrap_or_default();
-        let path = format!("/api/v1/workflows/{namespace}/{name}/instances{version}");
+        let version = version.map(|version| format!("version={version}"));
+        let mode = self.mode.map(|mode| format!("mode={}", Mode::from(mode).as_str()));
+        let query: Vec<String> = version.into_iter().chain(mode).collect();
+        let path = format!("/api/v1/workflows/{namespace}/{name}/instances?{}", query.join("&"));
         let input = json_argument(&self.input)?.to_string();
         let wait = self.wait.map(|wait| format!("wait={}", wait.as_secs().max(1)));
         let mut headers = vec![("content-type", "application/json")];
@@ -132,6 +138,9 @@ pub(crate) struct Ps {
     /// Only with this status; several separated by commas.
     #[arg(long)]
     status: Option<String>,
+    /// Only in this mode.
+    #[arg(long, value_enum)]
+    mode: Option<ModeArgument>,
     /// How many.
     #[arg(long, default_value_t = 20)]
     limit: usize,
@@ -145,18 +154,23 @@ impl Ps {
         for (name, value) in [("workflow", &self.workflow), ("status", &self.status)] {
             path.extend(value.iter().map(|value| format!("&{name}={}", value.replace('/', "%2F"))));
         }
+        path.extend(self.mode.map(|mode| format!("&mode={}", Mode::from(mode).as_str())));
         let body = self.at.get(&path).await?;
         if self.at.output == Output::Json {
             print_json(&body);
             return Ok(OK);
         }
         let instances = body["instances"].as_array().cloned().unwrap_or_default();
-        println!("{:<36}  {:<9}  {:<24}  {:<24}  COMPENSATION", "INSTANCE", "STATUS", "STARTED", "WORKFLOW");
+        println!(
+            "{:<36}  {:<9}  {:<13}  {:<24}  {:<24}  COMPENSATION",
+            "INSTANCE", "STATUS", "MODE", "STARTED", "WORKFLOW"
+        );
         for instance in &instances {
             println!(
-                "{:<36}  {:<9}  {:<24}  {:<24}  {}",
+                "{:<36}  {:<9}  {:<13}  {:<24}  {:<24}  {}",
                 word(&instance["id"]),
                 word(&instance["status"]),
+                word(&instance["mode"]),
                 word(&instance["start_time"]),
                 format!("{}/{} {}", word(&instance["namespace"]), word(&instance["name"]), word(&instance["version"])),
                 word(&instance["compensation"]["status"])
@@ -286,6 +300,47 @@ impl ServicesOf {
         for service in body["services"].as_array().into_iter().flatten() {
             let urls: Vec<&str> = service["urls"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             println!("{:<20}  {:<11}  {}", word(&service["name"]), word(&service["idempotency"]), urls.join(", "));
+        }
+        Ok(OK)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redrive {
+    /// Dead letters to send again, by id; without any, they are listed.
+    ids: Vec<String>,
+    /// All of them.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Redrive {
+    pub async fn run(self) -> Done {
+        let body = self.at.get("/api/v1/dead-letters").await?;
+        let letters = body["dead_letters"].as_array().cloned().unwrap_or_default();
+        if !self.all && self.ids.is_empty() {
+            match self.at.output {
+                Output::Json => print_json(&body),
+                Output::Text if letters.is_empty() => println!("there are no dead letters"),
+                Output::Text => letters.iter().for_each(|letter| {
+                    let instance = word(&letter["message"]["pvninstance"]);
+                    println!("{}  to {}  instance {instance}", word(&letter["id"]), word(&letter["to"]));
+                    println!("  {}", word(&letter["reason"]));
+                }),
+            }
+            return Ok(OK);
+        }
+        let all = letters.iter().filter(|_| self.all).map(|letter| word(&letter["id"]).to_owned());
+        let ids: Vec<String> = self.ids.iter().cloned().chain(all).collect();
+        for id in &ids {
+            let path = format!("/api/v1/dead-letters/{id}/redrive");
+            let answer = self.at.server().ask(Method::POST, &path, &[], "".into()).await.map_err(Failure::failed)?;
+            if !answer.status.is_success() {
+                return Err(Failure::wrong(problem(&answer)));
+            }
+            println!("{id} is on its way again");
         }
         Ok(OK)
     }

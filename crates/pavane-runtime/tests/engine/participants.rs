@@ -1,0 +1,145 @@
+//! Participants: what is placed at a service is done there, what is done is seen at home, and messages that come twice,
+//! late or broken change nothing.
+
+use std::sync::{Arc, Mutex};
+
+use pavane_bus::{Bus, Consumer, Embedded, Handing, Refusal};
+use pavane_core::definition::Mode;
+use pavane_core::record::ServiceTask;
+use pavane_runtime::{Engine, Operation, Options, StartRequest};
+use pavane_store::{Memory, Outgoing, Store};
+use tokio::sync::mpsc;
+
+use crate::support::*;
+
+const TWO: &str = "- a: { call: http, with: { method: post, endpoint: 'http://s/a' } }
+- b: { call: http, with: { method: post, endpoint: 'http://u/b' } }";
+
+/// A bus that keeps a copy of every message.
+#[derive(Clone, Debug, Default)]
+struct Tapped {
+    inner: Embedded,
+    seen: Arc<Mutex<Vec<Outgoing>>>,
+}
+
+impl Bus for Tapped {
+    fn publish(&self, message: Outgoing) -> Handing {
+        // As after a restart: nobody has what the envelope was made of.
+        let message = Outgoing { content: None, ..message };
+        self.seen.lock().unwrap().push(message.clone());
+        self.inner.publish(message)
+    }
+    fn subscribe(&self, participant: &str, consumer: Arc<dyn Consumer>) {
+        self.inner.subscribe(participant, consumer);
+    }
+    fn unsubscribe(&self, participant: &str) {
+        self.inner.unsubscribe(participant);
+    }
+}
+
+struct House {
+    home: Engine,
+    bus: Tapped,
+    stores: [Arc<Gate>; 3],
+    made: mpsc::UnboundedReceiver<Made>,
+}
+
+async fn house() -> House {
+    let stores = [(); 3].map(|()| Gate::new(Arc::new(Memory::new())));
+    let (script, made) = script();
+    let services = ["s", "u"].map(str::to_owned).into();
+    let home = open_with(Options { services, ..Options::default() }, &stores[0], script).await;
+    let bus = Tapped::default();
+    for (name, store) in ["s", "u"].into_iter().zip(&stores[1..]) {
+        let participant = home.participant(name, store.clone()).await.unwrap();
+        participant.subscribe(&bus);
+        participant.publish_to(Arc::new(bus.clone()));
+        home.observe(&participant);
+    }
+    home.subscribe(&bus);
+    home.publish_to(Arc::new(bus.clone()));
+    House { home, bus, stores, made }
+}
+
+#[tokio::test]
+async fn each_participant_does_its_own_work_and_knows_nothing_else() {
+    let House { home, bus, stores, mut made } = house().await;
+    deploy(&home, "two", TWO).await;
+    let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap().id;
+    for path in ["/a", "/b"] {
+        let call = made.recv().await.unwrap();
+        assert!(format!("{:?}", call.call.request).contains(path), "{:?}", call.call.request);
+        call.succeed();
+    }
+    assert_eq!(end(&home, &id).await, "completed");
+    assert_eq!(home.instance(&id).await.unwrap().mode, Mode::Choreography);
+    let names = |tasks: Vec<ServiceTask>| tasks.into_iter().map(|task| task.name).collect::<Vec<_>>();
+    assert_eq!(names(stores[1].tasks(&id).unwrap()), ["a"]);
+    assert_eq!(names(stores[2].tasks(&id).unwrap()), ["b"]);
+    assert_eq!(names(home.tasks(&id).await.unwrap()), ["a", "b"]);
+    // Everything comes once more, and is passed over.
+    let seen: Vec<Outgoing> = bus.seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    for message in seen {
+        bus.inner.publish(message).await.unwrap();
+    }
+    assert!(made.try_recv().is_err(), "no call is made twice");
+    assert_eq!(names(home.tasks(&id).await.unwrap()), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn what_is_under_way_elsewhere_is_shown_and_can_be_cancelled() {
+    let House { home, mut made, .. } = house().await;
+    deploy(&home, "two", TWO).await;
+    let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap().id;
+    let call = made.recv().await.unwrap();
+    let tasks = home.tasks(&id).await.unwrap();
+    let shown: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.status.as_str())).collect();
+    assert_eq!(shown, [("a", "running")]);
+    home.operate(&id, Operation::Cancel).await.unwrap();
+    // What is in flight may end; nothing new begins.
+    call.succeed();
+    assert_eq!(end(&home, &id).await, "cancelled");
+    assert!(made.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn broken_messages_are_refused_with_a_reason() {
+    let House { home, bus, mut made, .. } = house().await;
+    deploy(&home, "two", TWO).await;
+    home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap();
+    made.recv().await.unwrap().succeed();
+    made.recv().await.unwrap();
+    let message = bus.seen.lock().unwrap()[0].clone();
+    let with = |envelope: &str, to: &str| Outgoing { to: to.into(), envelope: envelope.into(), content: None };
+    let never = |result: Result<(), Refusal>, part: &str| match result {
+        Err(Refusal::Never(why)) => assert!(why.contains(part), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    never(bus.inner.publish(with("no JSON", "s")).await, "it is no CloudEvent");
+    never(bus.inner.publish(with("{}", "s")).await, "no message of the form v1");
+    never(bus.inner.publish(with(&message.envelope.replace(".v1\"", ".v9\""), "s")).await, "no message of the form v1");
+    never(
+        bus.inner.publish(with(&message.envelope.replace("\"body\"", "\"other\""), "s")).await,
+        "its data is no message",
+    );
+    // A program that may be deployed yet, and a message for somebody else.
+    let later = |result: Result<(), Refusal>, part: &str| match result {
+        Err(Refusal::Later(why)) => assert!(why.contains(part), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    let digest = message.envelope.split("\"digest\":\"").nth(1).unwrap().split('"').next().unwrap();
+    later(bus.inner.publish(with(&message.envelope.replace(digest, "unknown"), "s")).await, "no program with digest");
+    later(bus.inner.publish(with(&message.envelope, "u")).await, "the message is for s");
+    assert_eq!(bus.inner.participants(), ["engine", "s", "u"]);
+}
+
+#[tokio::test]
+async fn a_workflow_that_cannot_be_placed_is_orchestrated_and_says_why_it_is_not_choreographed() {
+    let House { home, .. } = house().await;
+    deploy(&home, "far", "- a: { call: http, with: { method: get, endpoint: 'http://elsewhere/a' } }").await;
+    let choreographed = StartRequest { mode: Some(Mode::Choreography), ..request("far") };
+    let error = home.start(choreographed).await.unwrap_err().to_string();
+    assert!(error.contains("P102") && error.contains("elsewhere"), "{error}");
+    home.start(request("far")).await.unwrap();
+}

@@ -1,0 +1,143 @@
+//! `pavane explain`: what choreography makes of a definition.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pavane_core::definition;
+use pavane_core::program::{Explanation, Location, Program, Resources};
+use serde_json::json;
+
+use super::{Done, Failure, OK, picture, print_json};
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// A definition in YAML or JSON.
+    file: PathBuf,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Configuration: its services have participants. Without it every host that the definition names has one.
+    #[arg(short, long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs; stable.
+    Json,
+    /// A flow chart of who hands work to whom, for a document that draws Mermaid.
+    Mermaid,
+    /// A picture.
+    Svg,
+}
+
+impl Explain {
+    pub fn run(self) -> Done {
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file).map_err(|e| Failure::wrong(format!("{name}: {e}")))?;
+        let config = self.config.as_deref().map(Config::read).transpose().map_err(Failure::all)?;
+        let told = |problems: Vec<definition::Diagnostic>| {
+            Failure::wrong(format!(
+                "it cannot be choreographed\n{}",
+                problems.iter().map(ToString::to_string).collect::<String>()
+            ))
+        };
+        let reading = definition::read(&name, &text);
+        let failed = reading.has_errors();
+        let definition = match reading.definition {
+            Some(definition) if !failed => definition,
+            _ => return Err(told(reading.diagnostics)),
+        };
+        let anything = pavane_core::Value::empty_object();
+        let resources: Resources =
+            Program::resources_of(&definition).into_iter().map(|uri| (uri, anything.clone())).collect();
+        let services = match config {
+            Some(config) => config.services.into_keys().collect(),
+            None => Program::compile(&definition, &resources).map_err(told)?.hosts(),
+        };
+        let program = Program::choreograph(&definition, &resources, &services).map_err(told)?;
+        let explanation = program.explain();
+        match self.format {
+            Format::Json => print_json(&json!(explanation)),
+            Format::Text => print!("{}", in_text(&program, &explanation)),
+            Format::Mermaid => print!("{}", in_mermaid(&explanation)),
+            Format::Svg => print!("{}", picture::svg(&title(&program, &explanation), &explanation)),
+        }
+        Ok(OK)
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+fn title(program: &Program, explanation: &Explanation) -> String {
+    let document = program.document();
+    let others = count(explanation.participants.len() - 1, "participant");
+    format!("{}/{} {}, choreographed: the engine and {others}", document.namespace, document.name, document.version)
+}
+
+fn in_text(program: &Program, explanation: &Explanation) -> String {
+    let cost = explanation.straight;
+    let number = |number: u32, what: &str| count(usize::try_from(number).unwrap_or(usize::MAX), what);
+    let (calls, messages) = (number(cost.calls, "call"), number(cost.messages, "message"));
+    let mut text = format!(
+        "{}\nstraight through: {calls}, {messages}, {} of them one after the other\n\
+         orchestrated:     {calls}, no messages\n\n",
+        title(program, explanation),
+        cost.hops
+    );
+    let width = explanation.tasks.iter().map(|task| task.name.len()).max().unwrap_or(0).max(4);
+    text.push_str(&format!("{:<width$}  KIND    MADE BY\n", "TASK"));
+    for task in explanation.tasks.iter().filter(|task| !task.reference.starts_with("/use/")) {
+        let at = task.location.as_ref().map_or("whoever has the work", Location::name);
+        let undone = task.undone_by.as_ref().map(|by| format!(", undone by {by}")).unwrap_or_default();
+        text.push_str(&format!("{:<width$}  {:<6}  {at}{undone}\n", task.name, task.kind));
+    }
+    for participant in &explanation.participants {
+        text.push_str(&format!("\n{}\n", participant.name.name()));
+        let hands = |other: &dyn Fn(&pavane_core::program::HandOver) -> Option<String>| {
+            let found: Vec<String> = explanation.hand_overs.iter().filter_map(other).collect();
+            found.join(", ")
+        };
+        let comes =
+            hands(&|hand| (hand.to == participant.name).then(|| format!("{} (from {})", hand.what, hand.from.name())));
+        let goes =
+            hands(&|hand| (hand.from == participant.name).then(|| format!("{} (to {})", hand.what, hand.to.name())));
+        let lines = [
+            ("on", comes),
+            ("does", participant.does.join(", ")),
+            ("hands on", goes),
+            ("undoes by", participant.undoes.join(", ")),
+        ];
+        for (what, list) in lines.iter().filter(|(_, list)| !list.is_empty()) {
+            text.push_str(&format!("  {what:<9}  {list}\n"));
+        }
+    }
+    text
+}
+
+fn in_mermaid(explanation: &Explanation) -> String {
+    // Names of services may hold what Mermaid gives a meaning to: they stand in quotes, behind ids of their own.
+    let id = |location: &Location| {
+        let index = explanation.participants.iter().position(|participant| participant.name == *location);
+        format!("p{}", index.unwrap_or_default())
+    };
+    let quoted = |text: &str| text.replace('"', "#quot;");
+    let mut text = "flowchart LR\n".to_owned();
+    for participant in &explanation.participants {
+        let does = participant.does.join("<br>");
+        let name = participant.name.name();
+        let label =
+            if does.is_empty() { quoted(name) } else { format!("<b>{}</b><br>{}", quoted(name), quoted(&does)) };
+        text.push_str(&format!("  {}[\"{label}\"]\n", id(&participant.name)));
+    }
+    for hand in &explanation.hand_overs {
+        text.push_str(&format!("  {} -->|\"{}\"| {}\n", id(&hand.from), quoted(&hand.what), id(&hand.to)));
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! The picture of an explanation: participants in the order in which work first reaches them, and who hands it to whom.
+//!
+//! Each participant has a column, each hand-over a line of its own, so that no label is ever crossed by another line.
+
+use pavane_core::program::{Explanation, Location};
+
+/// Of a column.
+const WIDTH: usize = 190;
+const BOX: usize = 160;
+/// Of a line of text, and of a hand-over.
+const LINE: usize = 18;
+const STEP: usize = 40;
+const MARGIN: usize = 20;
+
+/// Draws it as an SVG document of its own.
+pub(super) fn svg(title: &str, explanation: &Explanation) -> String {
+    let hands = &explanation.hand_overs;
+    let columns = columns(explanation);
+    let x = |location: &Location| {
+        let column = columns.iter().position(|other| *other == location).unwrap_or_default();
+        MARGIN + column * WIDTH + WIDTH / 2
+    };
+    let lines = explanation.participants.iter().map(|participant| participant.does.len()).max().unwrap_or(0);
+    let top = MARGIN + 2 * LINE;
+    let head = (lines + 1) * LINE + LINE;
+    let width = 2 * MARGIN + columns.len() * WIDTH;
+    let height = top + head + (hands.len() + 1) * STEP + MARGIN;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
+         <defs><marker id=\"arrow\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"7\" markerHeight=\"7\" \
+         orient=\"auto\"><path d=\"M0 0 L10 5 L0 10 z\" fill=\"#2f5d62\"/></marker></defs>\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
+    );
+    svg.push_str(&text(MARGIN, MARGIN + LINE, "start", "#222222", true, title));
+    for participant in &explanation.participants {
+        let centre = x(&participant.name);
+        let (left, bottom) = (centre - BOX / 2, top + head);
+        let foot = height - MARGIN;
+        svg.push_str(&format!(
+            "<line x1=\"{centre}\" y1=\"{bottom}\" x2=\"{centre}\" y2=\"{foot}\" stroke=\"#c5ccd3\" stroke-dasharray=\"3 4\"/>\n\
+             <rect x=\"{left}\" y=\"{top}\" width=\"{BOX}\" height=\"{head}\" rx=\"6\" fill=\"#eef4f4\" stroke=\"#2f5d62\"/>\n"
+        ));
+        svg.push_str(&text(centre, top + LINE + 2, "middle", "#12343b", true, participant.name.name()));
+        for (task, line) in participant.does.iter().zip(2..) {
+            svg.push_str(&text(centre, top + line * LINE + 2, "middle", "#333333", false, task));
+        }
+    }
+    for (hand, line) in hands.iter().zip(1..) {
+        let (from, to, y) = (x(&hand.from), x(&hand.to), top + head + line * STEP);
+        svg.push_str(&format!(
+            "<line x1=\"{from}\" y1=\"{y}\" x2=\"{to}\" y2=\"{y}\" stroke=\"#2f5d62\" stroke-width=\"1.5\" \
+             marker-end=\"url(#arrow)\"/>\n<circle cx=\"{from}\" cy=\"{y}\" r=\"3\" fill=\"#2f5d62\"/>\n"
+        ));
+        svg.push_str(&text((from + to) / 2, y - 6, "middle", "#222222", false, &hand.what));
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// The engine, then the participants as work reaches them.
+fn columns(explanation: &Explanation) -> Vec<&Location> {
+    let all = explanation.participants.iter().map(|participant| &participant.name);
+    let mut columns = vec![&Location::Engine];
+    for location in explanation.hand_overs.iter().map(|hand| &hand.to).chain(all) {
+        if !columns.contains(&location) {
+            columns.push(location);
+        }
+    }
+    columns
+}
+
+fn text(x: usize, y: usize, anchor: &str, colour: &str, bold: bool, text: &str) -> String {
+    let weight = if bold { " font-weight=\"600\"" } else { "" };
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\" fill=\"{colour}\"{weight}>{text}</text>\n")
+}
