@@ -34,9 +34,10 @@ const MAX_GATHERED: usize = 1_024;
 /// An instance that waits longer than this leaves memory.
 const KEPT_WAITING: i64 = 1_000;
 
-/// Instances kept in memory whose token is at another location, at most: it is cheaper to keep one for a moment than to
-/// replay it when the token comes back.
+/// Instances kept in memory that a token is to come back to from another location, at most, and for how long: it is
+/// cheaper to keep one for a moment than to replay it.
 const MAX_RESTING: usize = 4_096;
+const REST: Duration = Duration::from_secs(10);
 
 /// How often the store is asked for instances that fall due, and how far ahead.
 const POLL: Duration = Duration::from_millis(500);
@@ -165,7 +166,7 @@ pub(crate) struct Driver {
     loads: Arc<Semaphore>,
     timers: BTreeSet<(Timestamp, String)>,
     /// Instances that rest, in the order in which they came to it; some have gone on since.
-    resting: VecDeque<(u64, String)>,
+    resting: VecDeque<(u64, Instant, String)>,
     rests: u64,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
@@ -537,6 +538,7 @@ impl Driver {
             return;
         }
         self.polling = true;
+        self.wake_resting();
         self.free_stranded();
         let (engine, back, owed) = (self.engine.clone(), self.back_sender.clone(), self.owed);
         let until = now().plus_millis(i64::try_from(POLL.as_millis()).unwrap_or(0));
@@ -790,7 +792,9 @@ impl Driver {
             Wake::OnInput => true,
             Wake::At(at) => at.since(now()) > KEPT_WAITING,
         };
-        if active.state.is_closed() || (idle && !active.has_company()) {
+        // A token comes back to where its instance began, and to where its fork was split.
+        let awaits = active.has_company() && (self.engine.is_home() || !active.state.is_idle());
+        if active.state.is_closed() || (idle && !awaits) {
             self.forget(id);
         } else if idle {
             self.rest(id);
@@ -802,10 +806,17 @@ impl Driver {
         let Some(active) = self.active.get_mut(id).filter(|active| active.resting.is_none()) else { return };
         self.rests += 1;
         active.resting = Some(self.rests);
-        self.resting.push_back((self.rests, id.to_owned()));
-        while self.resting.len() > MAX_RESTING
-            && let Some((rest, id)) = self.resting.pop_front()
+        self.resting.push_back((self.rests, Instant::now(), id.to_owned()));
+        self.wake_resting();
+    }
+
+    /// Lets those go that have rested for long, and the first of too many.
+    fn wake_resting(&mut self) {
+        while let Some((rest, since, id)) = self.resting.front()
+            && (self.resting.len() > MAX_RESTING || since.elapsed() > REST)
         {
+            let (rest, id) = (*rest, id.clone());
+            self.resting.pop_front();
             if self.active.get(&id).is_some_and(|active| active.resting == Some(rest)) {
                 self.forget(&id);
             }

@@ -31,6 +31,11 @@ impl Engine {
         });
     }
 
+    /// Whether instances begin and end here.
+    pub(crate) fn is_home(&self) -> bool {
+        self.shared.options.host.here.is_engine()
+    }
+
     /// The name of its location: `engine`, or that of its service.
     pub fn location(&self) -> &str {
         self.shared.options.host.here.name()

@@ -14,8 +14,11 @@ use rusqlite::types::{FromSqlError, Type, Value as Cell};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::{BUSY, CACHE_KIB, failed, flags};
+use super::{BUSY, failed, flags};
 use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Outgoing, Page, Query, batch};
+
+/// Pages a connection that reads keeps: what is not among them is in the system's memory. A process has several stores.
+const CACHE_KIB: i64 = 4_096;
 
 /// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
 const CONNECTIONS: usize = 4;
