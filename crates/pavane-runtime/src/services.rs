@@ -78,6 +78,10 @@ impl Services {
         let mut services = BTreeMap::new();
         for (name, settings) in settings {
             let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
+            if name == pavane_core::program::ENGINE {
+                problems
+                    .push(format!("services.{name}: this name is the engine's own: call the service something else"));
+            }
             if urls.is_empty() {
                 problems.push(format!("services.{name}: `url` (or `urls`) is missing"));
             }

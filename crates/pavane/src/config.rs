@@ -309,6 +309,7 @@ mod tests {
             ("store: { postgres: { url: x } }\n", "not available in this version"),
             ("services: { a: { url: nonsense } }\n", "is no base URL"),
             ("services: { a: { timeout: 5 } }\n", "no duration"),
+            ("services: { engine: { url: 'http://h:1' } }\n", "the engine's own"),
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
         ] {

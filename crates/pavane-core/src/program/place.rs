@@ -172,8 +172,9 @@ fn host(uri: &UriCode) -> Option<&str> {
 }
 
 impl Program {
-    /// The hosts its calls name, as far as they are fixed.
+    /// The hosts its calls name, as far as they are fixed and can be those of services.
     pub fn hosts(&self) -> BTreeSet<String> {
-        self.nodes.iter().filter_map(|node| host(endpoint(node)?)).map(str::to_owned).collect()
+        let hosts = self.nodes.iter().filter_map(|node| host(endpoint(node)?));
+        hosts.filter(|host| *host != ENGINE).map(str::to_owned).collect()
     }
 }
