@@ -9,10 +9,13 @@ mod engine;
 mod observer;
 mod outbox;
 mod participant;
+mod records;
 mod registry;
 pub mod services;
 
 pub use engine::*;
+pub use records::Cursor;
+pub(crate) use records::replay;
 
 /// The clock of the whole process: nothing else asks for the time.
 pub(crate) fn now() -> pavane_core::Timestamp {
