@@ -196,3 +196,30 @@ async fn dead_letters_are_listed_and_an_unknown_one_is_refused() {
         assert!(errors(&refused).contains(&format!("there is no dead letter {id}")), "{}", errors(&refused));
     }
 }
+
+#[tokio::test]
+async fn a_bare_definition_with_a_schema_elsewhere_is_choreographed_over_the_hosts_it_names() {
+    use std::io::{Read, Write};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = server.local_addr().unwrap();
+    // Ends with the process. Whatever is asked, it answers with a schema.
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().map_while(Result::ok) {
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 17\r\nconnection: close\r\n\r\n{\"type\":\"object\"}";
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let schema = format!("input: {{ schema: {{ resource: {{ endpoint: 'http://{at}/schema' }} }} }}");
+    let call = format!("do: [ {{ a: {{ call: http, with: {{ method: get, endpoint: 'http://{at}/a' }} }} }} ]");
+    let file = write(folder.path(), "schema.yaml", &format!("{schema}\n{call}"));
+    let run = pavane(&["run", &file, "--mode", "choreography", "--tasks", "-o", "json"]).await;
+    let result = support::json(&run);
+    assert_eq!(
+        (&result["status"], &result["output"]),
+        (&json!("completed"), &json!({ "type": "object" })),
+        "{result:#}"
+    );
+    assert_eq!(result["tasks"][0]["service_name"], "127.0.0.1");
+}

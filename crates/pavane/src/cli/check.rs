@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pavane_core::definition::{self, Diagnostic, Mode, Severity};
-use pavane_core::program::{Program, Resources};
+use pavane_core::program::Program;
 use serde_json::json;
 
-use super::{Done, Failure, ModesArgument, OK, Output, WRONG, print_json};
+use super::{Done, Failure, ModesArgument, OK, Output, WRONG, print_json, stand_ins};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -58,9 +58,7 @@ impl Check {
 fn check(name: &str, text: &str, modes: Option<ModesArgument>, services: Option<&BTreeSet<String>>) -> Vec<Diagnostic> {
     let definition::Reading { definition, mut diagnostics } = definition::read(name, text);
     if let Some(definition) = definition {
-        let anything = pavane_core::Value::empty_object();
-        let resources: Resources =
-            Program::resources_of(&definition).into_iter().map(|uri| (uri, anything.clone())).collect();
+        let resources = stand_ins(&definition);
         let modes = modes.map_or_else(|| vec![definition.document.mode], ModesArgument::modes);
         let checked = Program::compile(&definition, &resources).and_then(|program| {
             if !modes.contains(&Mode::Choreography) {

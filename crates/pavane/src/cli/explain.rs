@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use pavane_core::definition;
-use pavane_core::program::{Explanation, Location, Program, Resources};
+use pavane_core::program::{Explanation, Location, Program};
 use serde_json::json;
 
-use super::{Done, Failure, OK, picture, print_json};
+use super::{Done, Failure, OK, picture, print_json, stand_ins};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -51,9 +51,7 @@ impl Explain {
             Some(definition) if !failed => definition,
             _ => return Err(told(reading.diagnostics)),
         };
-        let anything = pavane_core::Value::empty_object();
-        let resources: Resources =
-            Program::resources_of(&definition).into_iter().map(|uri| (uri, anything.clone())).collect();
+        let resources = stand_ins(&definition);
         let services = match config {
             Some(config) => config.services.into_keys().collect(),
             None => Program::compile(&definition, &resources).map_err(told)?.hosts(),

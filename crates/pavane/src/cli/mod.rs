@@ -15,7 +15,8 @@ mod show;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use pavane_core::definition::Mode;
+use pavane_core::definition::{Definition, Mode};
+use pavane_core::program::{Program, Resources};
 
 /// Done.
 const OK: u8 = 0;
@@ -218,6 +219,11 @@ fn json_argument(argument: &str) -> Result<serde_json::Value, Failure> {
 /// A duration argument.
 fn duration_argument(text: &str) -> Result<std::time::Duration, String> {
     pavane_runtime::services::parse_duration(text)
+}
+
+/// Stand-ins for the schemas that a definition refers to: where nothing is deployed, they are not fetched.
+fn stand_ins(definition: &Definition) -> Resources {
+    Program::resources_of(definition).into_iter().map(|uri| (uri, pavane_core::Value::empty_object())).collect()
 }
 
 fn print_json(value: &serde_json::Value) {

@@ -9,12 +9,14 @@ use clap::Args;
 use pavane_core::Value;
 use pavane_core::definition;
 use pavane_core::event::CloudEvent;
-use pavane_core::program::{Program, Resources};
+use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_runtime::{Error, StartRequest};
 use serde_json::json;
 
-use super::{Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json};
+use super::{
+    Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json, stand_ins,
+};
 use crate::config::Config;
 use crate::server::{Running, Storage};
 
@@ -121,7 +123,7 @@ impl Run {
     fn hosts(&self) -> BTreeSet<String> {
         let texts = self.files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
         let definitions = texts.filter_map(|text| definition::read("", &text).definition);
-        let programs = definitions.filter_map(|definition| Program::compile(&definition, &Resources::new()).ok());
+        let programs = definitions.filter_map(|definition| Program::compile(&definition, &stand_ins(&definition)).ok());
         programs.flat_map(|program| program.hosts()).collect()
     }
 
