@@ -1,6 +1,7 @@
 //! One run: the driver's contract with everything that may go wrong.
 //!
-//! Each step: decide, commit (the journal entry is kept as bytes), perform. A crash may come after any commit and before
+//! Each step: decide, commit (the journal entry is kept as bytes), perform; a step that may wait is now and then
+//! committed with the outcome of its call, or lost after the call was made. A crash may come after any commit and before
 //! any effect: it loses the state and every answer under way, and keeps only the committed bytes. Answers are delayed,
 //! reordered, repeated and lost; a request that was given up may still arrive late.
 //!
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 
 use pavane_core::engine::{
     Call, Certainty, Command, Effect, Event, Host, HttpRequest, Input, Message, Outcome, Rejected, Request, Start,
-    State, decide,
+    State, Step, decide, decide_on,
 };
 use pavane_core::event::CloudEvent;
 use pavane_core::program::{Location, Program};
@@ -63,11 +64,13 @@ pub enum Breakage {
     LostMessage,
     /// A message between locations is taken in twice.
     MessageTwice,
+    /// A message that was delivered before is said to come for the first time.
+    ForgottenDelivery,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 12] = [
+    pub const ALL: [Breakage; 13] = [
         Breakage::LostEntry,
         Breakage::LostAtCrash,
         Breakage::EffectBeforeCommit,
@@ -80,6 +83,7 @@ impl Breakage {
         Breakage::EventTwice,
         Breakage::LostMessage,
         Breakage::MessageTwice,
+        Breakage::ForgottenDelivery,
     ];
 }
 
@@ -194,8 +198,8 @@ struct World<'a> {
     p: usize,
     /// What every part committed, in the order of the commits.
     history: Vec<JournalEntry>,
-    /// Messages sent and durable, as bytes. They are delivered in any order.
-    messages: Vec<String>,
+    /// Messages sent and durable. They are delivered in any order.
+    messages: Vec<Posted>,
     /// Requests that were given up and may still arrive.
     late: Vec<Call>,
     /// Events published so far.
@@ -209,10 +213,20 @@ struct World<'a> {
     trace: Vec<String>,
 }
 
+/// A message on its way, as bytes.
+#[derive(Clone)]
+struct Posted {
+    envelope: String,
+    /// Whether it was delivered before.
+    delivered: bool,
+}
+
 /// One location's part of the instance, and its driver.
 struct Part {
     host: Host,
     state: State,
+    /// A step that waits for the outcome of its call, and the message that led to it, which is not acknowledged.
+    waiting: Option<(Step, Posted)>,
     /// What is durable.
     journal: Vec<JournalEntry>,
     /// Answers under way.
@@ -233,6 +247,7 @@ impl Part {
         Part {
             host: Host { here: location.clone(), ..Host::default() },
             state: State::default(),
+            waiting: None,
             journal: Vec::new(),
             answers: Vec::new(),
             asked: Vec::new(),
@@ -294,7 +309,8 @@ impl World<'_> {
             if self.broken(Breakage::LostMessage) && self.chance.percent(5) {
                 continue;
             }
-            self.messages.push(message.to_envelope(self.program, self.now));
+            let envelope = message.to_envelope(self.program, self.now);
+            self.messages.push(Posted { envelope, delivered: false });
         }
     }
 
@@ -302,14 +318,41 @@ impl World<'_> {
     fn deliver(&mut self, noisy: bool) -> Result<(), String> {
         let index = self.chance.below(self.messages.len());
         let again = noisy && self.chance.percent(12);
-        let envelope = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
-        let mut message = Message::from_envelope(&envelope)?;
+        let posted = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
+        if again {
+            self.messages[index].delivered = true;
+        }
+        let mut message = Message::from_envelope(&posted.envelope)?;
+        message.redelivered = posted.delivered && !self.broken(Breakage::ForgottenDelivery);
         if again && self.broken(Breakage::MessageTwice) {
             message.number += 1_000;
         }
         let to = self.program.locations().iter().position(|at| *at == message.to);
         self.p = to.ok_or_else(|| format!("a message is for {}, which takes no part", message.to.name()))?;
-        self.take(Command::Message(Box::new(message)))
+        self.commit_waiting()?;
+        let redelivered = message.redelivered;
+        let quiet = self.parts[self.p].state.outstanding().is_empty();
+        let Some(step) = self.decide(Command::Message(Box::new(message)))? else { return Ok(()) };
+        if redelivered {
+            // What it leads to may have been asked before.
+            let owed = self.parts[self.p].state.outstanding();
+            self.parts[self.p].recovered.extend(owed.iter().map(|effect| effect.call_id().0));
+        }
+        let may_wait = quiet && step.may_wait(self.program, &self.parts[self.p].state);
+        if may_wait && !self.broken(Breakage::EffectBeforeCommit) && self.chance.percent(70) {
+            self.tell(|| "  waits for the outcome of its call".into());
+            self.parts[self.p].waiting = Some((step, Posted { delivered: true, ..posted }));
+            return Ok(());
+        }
+        self.commit(step)
+    }
+
+    /// Commits a step that has waited for the outcome of its call, without it.
+    fn commit_waiting(&mut self) -> Result<(), String> {
+        match self.parts[self.p].waiting.take() {
+            Some((step, _)) => self.commit(step),
+            None => Ok(()),
+        }
     }
 
     fn move_once(&mut self) -> Result<(), String> {
@@ -317,6 +360,10 @@ impl World<'_> {
         self.choose();
         if noisy && self.chance.percent(6) {
             return self.crash();
+        }
+        if noisy && self.chance.percent(10) {
+            // It has waited long enough.
+            self.commit_waiting()?;
         }
         if noisy && self.chance.percent(2) {
             let command = match self.chance.below(6) {
@@ -478,8 +525,19 @@ impl World<'_> {
         }
     }
 
-    /// Decide, then commit. What is refused changes nothing.
+    /// Decide, then commit. The outcome of a call for which a step waits is a part of that step.
     fn take(&mut self, command: Command) -> Result<(), String> {
+        if !matches!(command, Command::Outcome { .. }) {
+            self.commit_waiting()?;
+        }
+        match self.decide(command)? {
+            Some(step) => self.commit(step),
+            None => Ok(()),
+        }
+    }
+
+    /// What is refused changes nothing.
+    fn decide(&mut self, command: Command) -> Result<Option<Step>, String> {
         self.run.steps += 1;
         self.now = self.now.plus_millis(1);
         let name = match &command {
@@ -488,40 +546,49 @@ impl World<'_> {
             command => format!("{command:?}"),
         };
         let before = self.parts[self.p].state.clone();
-        let Part { host, state, .. } = &mut self.parts[self.p];
-        match decide(self.program, host, state, Input { at: self.now, command }) {
+        let Part { host, state, waiting, .. } = &mut self.parts[self.p];
+        let input = Input { at: self.now, command };
+        let decided = match waiting.take() {
+            Some((step, posted)) => decide_on(self.program, host, state, step, input).map_err(|(step, refused)| {
+                *waiting = Some((*step, posted));
+                refused
+            }),
+            None => decide(self.program, host, state, input),
+        };
+        match decided {
             Ok(step) => {
                 let here = self.program.locations()[self.p].name().to_owned();
                 self.tell(|| format!("{here} {} {} <- {}", step.entry.seq, step.entry.event_type, clip(&name)));
                 for event in step.events.iter().filter(|event| !matches!(event, Event::Arrived { .. })) {
                     self.tell(|| format!("    {}", clip(&format!("{event:?}"))));
                 }
-                if self.broken(Breakage::EffectBeforeCommit) && self.run.steps < QUIET_AFTER {
-                    return self.perform_early(step.entry, &step.send);
-                }
-                if step.entry.seq != self.parts[self.p].journal.len() as u64 + 1 {
-                    return Err(format!(
-                        "step {} does not follow {}",
-                        step.entry.seq,
-                        self.parts[self.p].journal.len()
-                    ));
-                }
-                if self.broken(Breakage::LostEntry) && self.chance.percent(5) {
-                    return Ok(());
-                }
-                if self.broken(Breakage::EventTwice) && step.entry.event_type == "event.received" {
-                    self.history.push(step.entry.clone());
-                    return invariants::events_once(&[&self.history[..], &[step.entry]].concat());
-                }
-                self.parts[self.p].journal.push(step.entry.clone());
-                self.history.push(step.entry);
-                self.post(&step.send);
-                Ok(())
+                Ok(Some(step))
             }
             Err(Rejected::Invalid(problem)) => Err(format!("the start was refused: {problem:?}")),
-            Err(_) if format!("{before:?}") == format!("{:?}", self.parts[self.p].state) => Ok(()),
+            Err(_) if format!("{before:?}") == format!("{:?}", self.parts[self.p].state) => Ok(None),
             Err(refused) => Err(format!("{refused:?} of {name} changed the state")),
         }
+    }
+
+    fn commit(&mut self, step: Step) -> Result<(), String> {
+        if self.broken(Breakage::EffectBeforeCommit) && self.run.steps < QUIET_AFTER {
+            return self.perform_early(step.entry, &step.send);
+        }
+        let written = self.parts[self.p].journal.len();
+        if step.entry.seq != written as u64 + 1 {
+            return Err(format!("step {} does not follow {written}", step.entry.seq));
+        }
+        if self.broken(Breakage::LostEntry) && self.chance.percent(5) {
+            return Ok(());
+        }
+        if self.broken(Breakage::EventTwice) && step.entry.event_type == "event.received" {
+            self.history.push(step.entry.clone());
+            return invariants::events_once(&[&self.history[..], &[step.entry]].concat());
+        }
+        self.parts[self.p].journal.push(step.entry.clone());
+        self.history.push(step.entry);
+        self.post(&step.send);
+        Ok(())
     }
 
     /// What a broken driver does: the effects first, and then perhaps a crash before the commit.
@@ -559,7 +626,9 @@ impl World<'_> {
         self.parts[self.p].asked.clear();
         let replayed = self.replayed()?;
         let (live, back) = (format!("{:?}", self.parts[self.p].state), format!("{replayed:?}"));
-        if live != back {
+        // What waited is lost; the message that led to it comes again.
+        let lost = self.parts[self.p].waiting.take().map(|(_, posted)| self.messages.push(posted));
+        if lost.is_none() && live != back {
             return Err(format!("replay differs from what was lost:\n{live}\n{back}"));
         }
         self.parts[self.p].state = replayed;

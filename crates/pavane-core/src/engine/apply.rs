@@ -38,8 +38,10 @@ impl State {
             let events: Vec<Event> = serde_json::from_str(&entry.payload).map_err(|e| {
                 format!("step {} of instance {} cannot be read: {e}", entry.seq, entry.workflow_instance_id)
             })?;
+            let mut now = entry.timestamp;
             for event in &events {
-                self.apply(program, entry.timestamp, event);
+                now = event.moves_clock().unwrap_or(now);
+                self.apply(program, now, event);
             }
             self.seq = entry.seq;
         }
@@ -65,7 +67,7 @@ impl State {
             Event::Resumed {} => self.resumed(at),
             Event::Parked { input } => self.parked.push(input.clone()),
             Event::Ended { status, output, problem } => self.ended(at, *status, output.clone(), problem.clone()),
-            Event::Skipped { .. } => {}
+            Event::Skipped { .. } | Event::Later { .. } => {}
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
                 let stuck = self.tokens.remove(t).is_some_and(|token| token.log.iter().any(Entry::is_stuck));

@@ -200,6 +200,11 @@ pub enum Event {
         #[serde(default)]
         parked: bool,
     },
+    /// The rest of the step happened later than what stands before it.
+    Later {
+        /// When.
+        at: Timestamp,
+    },
     /// A message kept while suspended is taken up.
     Admitted {
         /// The message.
@@ -509,6 +514,16 @@ pub enum Trace {
     Indeterminate,
     /// It did its work; what followed in the task failed. The raw output.
     Done(Value),
+}
+
+impl Event {
+    /// The time from this event on, when that is later than before it.
+    pub fn moves_clock(&self) -> Option<Timestamp> {
+        match self {
+            Event::Later { at } => Some(*at),
+            _ => None,
+        }
+    }
 }
 
 impl Trace {

@@ -16,8 +16,10 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
         .map_err(|e| format!("step {} of {}: {e}", entry.seq, entry.workflow_instance_id))?;
     let instance = format!("{name}-{}.{namespace}", entry.workflow_instance_id);
     let mut out = Vec::new();
+    let mut now = entry.timestamp;
     for (index, event) in events.iter().enumerate() {
-        for (type_, data) in describe(event, &entry.timestamp.to_string()) {
+        now = event.moves_clock().unwrap_or(now);
+        for (type_, data) in describe(event, &now.to_string()) {
             let envelope = Value::object([
                 ("specversion", Value::text("1.0")),
                 (
@@ -32,7 +34,7 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
                 ("source", Value::text(format!("/pavane/{namespace}/{name}"))),
                 ("type", Value::text(format!("io.serverlessworkflow.{type_}.v1"))),
                 ("subject", Value::text(&entry.workflow_instance_id)),
-                ("time", Value::text(entry.timestamp.to_string())),
+                ("time", Value::text(now.to_string())),
                 ("correlationid", Value::text(&entry.correlation_id)),
                 (
                     "data",

@@ -35,6 +35,10 @@ pub struct Message {
     pub to: Location,
     /// Position among the messages from this sender to this receiver about this instance, from 1.
     pub number: u64,
+    /// Whether it may have been delivered before: it may then have led to a call that is in no journal
+    /// ([`super::Step::may_wait`]). The bus says so, not the sender.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redelivered: bool,
     /// What a location that never saw the instance must know.
     pub(super) header: Header,
     /// What to do.

@@ -86,6 +86,30 @@ struct Cause {
 /// # Errors
 /// [`Rejected`], with the state unchanged.
 pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -> Result<Step, Rejected> {
+    let step = advance(program, host, state, input)?;
+    state.seq = step.entry.seq;
+    Ok(step)
+}
+
+/// Decides what follows `input` as the rest of a step that is not durable yet, because it [may wait](Step::may_wait):
+/// both become durable as one.
+///
+/// # Errors
+/// [`Rejected`], with the state unchanged and the step as it was.
+pub fn decide_on(
+    program: &Program,
+    host: &Host,
+    state: &mut State,
+    step: Step,
+    input: Input,
+) -> Result<Step, (Box<Step>, Rejected)> {
+    match advance(program, host, state, input) {
+        Ok(rest) => Ok(step.with(rest)),
+        Err(rejected) => Err((Box::new(step), rejected)),
+    }
+}
+
+fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> Result<Step, Rejected> {
     let before = Before::of(program, state);
     // Time never runs backwards within an instance, whatever a clock says.
     let now = input.at.max(state.now);
@@ -93,12 +117,11 @@ pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -
     let cause = machine.take(input.command)?;
     machine.run();
     let Machine { events, tasks, publish, send, .. } = machine;
-    state.seq += 1;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
     let entry = JournalEntry {
         workflow_instance_id: id.clone(),
-        seq: state.seq,
+        seq: state.seq + 1,
         timestamp: now,
         event_type: cause.event_type.to_owned(),
         subject: cause.subject,
@@ -117,6 +140,53 @@ pub fn decide(program: &Program, host: &Host, state: &mut State, input: Input) -
     };
     let instance = (before != after).then(|| state.record(program));
     Ok(Step { entry, events, instance, tasks, subscriptions, publish, send })
+}
+
+impl Step {
+    /// Whether the step need not be durable before the calls are made that it leads to, so that their outcomes can
+    /// become durable with it. A message is durable where it came from until it is acknowledged. Delivered again, it
+    /// leads to the same calls with the same keys, whatever happened in between: nothing that a token brings with it
+    /// depends on what else is here, and a message that was [redelivered](Message::redelivered) begins its calls
+    /// before it heeds a fence.
+    pub fn may_wait(&self, program: &Program, state: &State) -> bool {
+        let token = matches!(self.events.first(), Some(Event::Arrived { message, parked: false })
+            if matches!(message.body, Body::Token { .. }));
+        let requested = self.events.iter().filter(|event| matches!(event, Event::Requested { .. })).count();
+        let outstanding = state.outstanding();
+        token
+            && !program.is_fleeting()
+            && self.send.is_empty()
+            && self.publish.is_empty()
+            && !state.is_ended()
+            && requested > 0
+            && outstanding.len() == requested
+            && outstanding.iter().all(|effect| matches!(effect, Effect::Call(_)))
+    }
+
+    /// Both steps as one.
+    fn with(self, rest: Step) -> Step {
+        let later = Event::Later { at: rest.entry.timestamp };
+        let mut payload = self.entry.payload;
+        // Both payloads are lists, and neither is empty.
+        payload.pop();
+        payload.push(',');
+        payload.push_str(&serde_json::to_string(&later).unwrap_or_default());
+        payload.push(',');
+        payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
+        let mut events = self.events;
+        events.push(later);
+        events.extend(rest.events);
+        let (subject, service_task_id) = (rest.entry.subject, rest.entry.service_task_id);
+        Step {
+            entry: JournalEntry { payload, subject, service_task_id, ..self.entry },
+            events,
+            instance: rest.instance.or(self.instance),
+            tasks: [self.tasks, rest.tasks].concat(),
+            subscriptions: rest.subscriptions.or(self.subscriptions),
+            publish: [self.publish, rest.publish].concat(),
+            send: [self.send, rest.send].concat(),
+        }
+    }
 }
 
 /// What the instance's row depends on.

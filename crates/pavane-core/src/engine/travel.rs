@@ -67,6 +67,7 @@ impl Machine<'_> {
             from: self.host.here.clone(),
             to: to.clone(),
             number,
+            redelivered: false,
             header: Header { start, started_at: self.state.started_at, deadline: self.state.deadline },
             body,
             compensated,
@@ -95,21 +96,22 @@ impl Machine<'_> {
         };
         let parks =
             matches!(message.body, Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. });
-        let body = message.body.clone();
+        let (body, redelivered) = (message.body.clone(), message.redelivered);
         let parked = self.state.suspended.is_some() && parks;
         self.emit(Event::Arrived { message: Box::new(message), parked });
         if parked {
             return Ok(cause);
         }
-        self.arrive(body);
+        self.arrive(body, redelivered);
         Ok(cause)
     }
 
     /// Does what a message that was taken in is for. Tokens are in the state already.
-    pub(super) fn arrive(&mut self, body: Body) {
+    fn arrive(&mut self, body: Body, redelivered: bool) {
         match body {
             Body::Token { t, errand, .. } => {
-                if let Some(cut) = self.state.fenced.get(&t).copied() {
+                let fence = self.state.fenced.get(&t).copied();
+                if let Some(cut) = fence.filter(|_| !redelivered) {
                     self.fence(t, cut);
                 }
                 match errand {
@@ -117,6 +119,12 @@ impl Machine<'_> {
                     Errand::Undo => self.schedule(t, Go::Rollback),
                     Errand::Finish => self.schedule(t, Go::ListEnd),
                     Errand::End { status, problem } => self.emit(Event::Ended { status, output: None, problem }),
+                }
+                // An earlier delivery may have made the call that this one leads to, before the fence came: it counts
+                // as begun.
+                if let Some(cut) = fence.filter(|_| redelivered) {
+                    self.run();
+                    self.fence(t, cut);
                 }
             }
             Body::Report { parent, t, .. } => {
@@ -254,9 +262,9 @@ impl Machine<'_> {
 
     /// Takes what came while suspended: tokens first have to be put where they were going.
     pub(super) fn take_parked_message(&mut self, message: Message) {
-        let body = message.body.clone();
+        let (body, redelivered) = (message.body.clone(), message.redelivered);
         self.emit(Event::Admitted { message: Box::new(message) });
-        self.arrive(body);
+        self.arrive(body, redelivered);
     }
 }
 

@@ -108,6 +108,23 @@ impl Expression {
         self.names.iter().any(|n| n == name)
     }
 
+    /// Whether its value may differ between two evaluations of the same step on the same data: it names the time, or
+    /// what this host says of itself.
+    pub fn is_fleeting(&self) -> bool {
+        match &self.code {
+            Code::Constant(_) => false,
+            Code::Path(Some(name), path) => match name.as_str() {
+                "task" => path.first().is_none_or(|first| first == "startedAt"),
+                name => name == "runtime",
+            },
+            Code::Path(None, _) => false,
+            Code::Filter(_) => {
+                let mut words = self.text.split(|c: char| !c.is_alphanumeric() && c != '_');
+                self.names("task") || self.names("runtime") || words.any(|word| word == "now")
+            }
+        }
+    }
+
     /// The text every value of the expression begins with, as far as that can be seen without running it.
     pub fn prefix(&self) -> &Prefix {
         &self.prefix

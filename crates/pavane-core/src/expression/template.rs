@@ -52,7 +52,12 @@ impl Template {
 
     /// Whether any expression of it names `$name`.
     pub fn names(&self, name: &str) -> bool {
-        self.0.names(name)
+        self.0.any(&|expression| expression.names(name))
+    }
+
+    /// Whether any expression of it [is fleeting](Expression::is_fleeting).
+    pub fn is_fleeting(&self) -> bool {
+        self.0.any(&Expression::is_fleeting)
     }
 
     /// Fills the template. Results are never evaluated again.
@@ -96,13 +101,13 @@ fn compile(template: &definition::Template, variables: &[&str], errors: &mut Vec
 }
 
 impl Part {
-    fn names(&self, name: &str) -> bool {
+    fn any(&self, is: &dyn Fn(&Expression) -> bool) -> bool {
         match self {
             Part::Literal(_) => false,
-            Part::Expression(expression) => expression.names(name),
-            Part::Text(pieces) => pieces.iter().any(|p| matches!(p, Piece::Expression(e) if e.names(name))),
-            Part::Map(entries) => entries.iter().any(|(_, part)| part.names(name)),
-            Part::List(items) => items.iter().any(|part| part.names(name)),
+            Part::Expression(expression) => is(expression),
+            Part::Text(pieces) => pieces.iter().any(|p| matches!(p, Piece::Expression(e) if is(e))),
+            Part::Map(entries) => entries.iter().any(|(_, part)| part.any(is)),
+            Part::List(items) => items.iter().any(|part| part.any(is)),
         }
     }
 

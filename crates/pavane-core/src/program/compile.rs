@@ -30,6 +30,7 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
         problems: Vec::new(),
         types: BTreeSet::new(),
         every_type: false,
+        fleeting: false,
     };
     compiler.functions();
     let (entry, _) = compiler.list(&definition.tasks, &[]);
@@ -60,6 +61,7 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
         secrets: definition.secrets.clone(),
         subscriptions,
         locations: vec![Location::Engine],
+        fleeting: compiler.fleeting,
     })
 }
 
@@ -80,6 +82,7 @@ struct Compiler<'a> {
     problems: Vec<Diagnostic>,
     types: BTreeSet<String>,
     every_type: bool,
+    fleeting: bool,
 }
 
 /// Variables in scope beside the standard's arguments.
@@ -397,7 +400,10 @@ impl<'a> Compiler<'a> {
 
     fn expression(&mut self, source: &Source, arguments: &[&str], variables: &Variables) -> Option<Expression> {
         match Expression::compile(&source.text, &names(arguments, variables)) {
-            Ok(expression) => Some(expression),
+            Ok(expression) => {
+                self.fleeting |= expression.is_fleeting();
+                Some(expression)
+            }
             Err(error) => {
                 self.wrong_expression(source, &error);
                 None
@@ -407,7 +413,10 @@ impl<'a> Compiler<'a> {
 
     fn template(&mut self, source: &TemplateSource, arguments: &[&str], variables: &Variables) -> Template {
         match Template::compile(source, &names(arguments, variables)) {
-            Ok(template) => template,
+            Ok(template) => {
+                self.fleeting |= template.is_fleeting();
+                template
+            }
             Err(errors) => {
                 for (source, error) in &errors {
                     self.wrong_expression(source, error);

@@ -38,6 +38,8 @@ pub struct Program {
     subscriptions: Vec<Subscription>,
     /// The engine, then the services that take part, by name.
     locations: Vec<Location>,
+    /// Whether any expression reads what another evaluation of the same step would find changed.
+    fleeting: bool,
 }
 
 /// Documents that a definition refers to by URI (schemas), fetched when it is deployed.
@@ -127,6 +129,11 @@ impl Program {
     /// All nodes, in the order of the document.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter()
+    }
+
+    /// Whether a step decided again, on the same state but later, may come to other requests.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        self.fleeting
     }
 
     pub(crate) fn input(&self) -> &FilterCode {
