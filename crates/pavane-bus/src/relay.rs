@@ -96,6 +96,8 @@ struct Run {
     publishing: JoinSet<Returned>,
     /// Messages that wait for their own time.
     later: BTreeMap<(Instant, u64), Waiting>,
+    /// Messages up to this position are those of an earlier process.
+    left: u64,
     /// The highest position seen.
     seen: u64,
     forget: Commit,
@@ -135,11 +137,12 @@ impl Relay {
             lanes: HashMap::new(),
             publishing: JoinSet::new(),
             later: BTreeMap::new(),
+            left,
             seen: 0,
             forget: Commit::default(),
             forget_at: None,
         };
-        run.read_up_to(left).await?;
+        run.read_what_was_left().await?;
         while !*stopping.borrow_and_update() {
             let offered = std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner));
             offered.into_iter().for_each(|(position, message)| run.take_in(position, message));
@@ -166,7 +169,8 @@ impl Relay {
 
 impl Run {
     /// Reads what an earlier process left.
-    async fn read_up_to(&mut self, left: u64) -> Result<(), Error> {
+    async fn read_what_was_left(&mut self) -> Result<(), Error> {
+        let left = self.left;
         while self.seen < left {
             let page = self.page(self.seen).await?;
             let full = page.len() == PAGE;
@@ -226,7 +230,12 @@ impl Run {
         let store = self.store.clone();
         let read = tokio::task::spawn_blocking(move || store.outgoing(after, PAGE));
         // The runtime is going down: nothing more is published.
-        read.await.unwrap_or(Ok(Vec::new()))
+        let mut page = read.await.unwrap_or(Ok(Vec::new()))?;
+        for (position, message) in &mut page {
+            // The process before this one may have handed it over and not lived to note it.
+            message.redelivered = *position <= self.left;
+        }
+        Ok(page)
     }
 
     fn publish(&mut self) {
@@ -260,6 +269,8 @@ impl Run {
         let receiver = waiting.message.to.clone();
         let Some(lane) = self.lanes.get_mut(&receiver) else { return };
         lane.in_flight -= 1;
+        // Its receiver may have begun to take it.
+        waiting.message.redelivered = true;
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match result {
             Ok(()) => {

@@ -95,7 +95,7 @@ impl Sender {
     /// Sends messages: what each says, and whom it is for.
     async fn send(&self, messages: &[(&str, &str)]) {
         let outgoing = |(text, to): &(&str, &str)| {
-            let message = Outgoing { to: (*to).into(), envelope: (*text).into(), content: None };
+            let message = Outgoing { to: (*to).into(), envelope: (*text).into(), content: None, redelivered: false };
             (self.last.fetch_add(1, Ordering::SeqCst) + 1, message)
         };
         let send: Vec<_> = messages.iter().map(outgoing).collect();

@@ -5,6 +5,9 @@
 //! answered. While a batch is written the next one gathers: nobody waits for a clock. Nothing is kept for an instance
 //! that merely waits: it comes back by replay, which is also the only way it comes back after a crash.
 
+mod hop;
+mod memory;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use pavane_core::definition::Mode;
 use pavane_core::engine::{
-    CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Wake, decide,
+    CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Step, Wake, decide, decide_on,
 };
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
@@ -31,19 +34,8 @@ const MAX_BATCHES: usize = 2;
 /// Messages taken before the commits they led to are handed over.
 const MAX_GATHERED: usize = 1_024;
 
-/// An instance that waits longer than this leaves memory.
-const KEPT_WAITING: i64 = 1_000;
-
-/// Instances kept in memory that a token is to come back to from another location, at most, and for how long: it is
-/// cheaper to keep one for a moment than to replay it.
-const MAX_RESTING: usize = 4_096;
-const REST: Duration = Duration::from_secs(10);
-
 /// How often the store is asked for instances that fall due, and how far ahead.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Instances taken up at once: their histories are read on threads that other reads need, too.
-const MAX_LOADING: usize = 64;
 
 /// Callers that wait for one instance, at most.
 const MAX_WAITERS: usize = 10_000;
@@ -125,6 +117,12 @@ enum Answer {
     Done(Reply<()>),
 }
 
+/// A step, and the status it leads to when that is the instance's last.
+type Decided = (Step, Option<Status>);
+
+/// Why there is no step, and the one there was.
+type Refused = (Rejected, Option<Box<Step>>);
+
 /// An effect that was begun.
 enum Begun {
     Call,
@@ -144,6 +142,8 @@ struct Active {
     uncommitted: u64,
     /// What is to be said when the step of this number is durable.
     held: Vec<(u64, Box<dyn FnOnce() + Send>)>,
+    /// A step that waits for the outcome of its call, to be durable together with it.
+    waiting: Option<hop::Waiting>,
     /// The number of its rest, while a token of it is elsewhere and may soon be back.
     resting: Option<u64>,
 }
@@ -168,6 +168,9 @@ pub(crate) struct Driver {
     /// Instances that rest, in the order in which they came to it; some have gone on since.
     resting: VecDeque<(u64, Instant, String)>,
     rests: u64,
+    /// Steps that wait for an outcome, in the order in which they have waited long enough; some wait no more.
+    hops: VecDeque<(u64, Instant, String)>,
+    next_hop: u64,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
     batches: usize,
@@ -192,10 +195,12 @@ impl Driver {
             waiters: HashMap::new(),
             sweep_at: MIN_SWEEP,
             stranded: HashMap::new(),
-            loads: Arc::new(Semaphore::new(MAX_LOADING)),
+            loads: Arc::new(Semaphore::new(memory::MAX_LOADING)),
             timers: BTreeSet::new(),
             resting: VecDeque::new(),
             rests: 0,
+            hops: VecDeque::new(),
+            next_hop: 0,
             batch: Vec::new(),
             continuations: Vec::new(),
             batches: 0,
@@ -241,6 +246,7 @@ impl Driver {
                 self.take(message);
             }
             self.fire_timers();
+            self.end_hops();
             self.poll();
             self.flush();
         }
@@ -252,7 +258,7 @@ impl Driver {
 
     fn finished(&self) -> bool {
         let Some(until) = self.stop else { return false };
-        let idle = self.batch.is_empty() && self.batches == 0;
+        let idle = self.batch.is_empty() && self.batches == 0 && self.hops.is_empty();
         // Sub-workflows go on after a restart, as everything that only waits does.
         let is_call = |begun: &Begun| matches!(begun, Begun::Call);
         let calls = self.active.values().any(|active| active.in_flight.values().any(is_call));
@@ -266,7 +272,8 @@ impl Driver {
         });
         let poll = if self.polling { None } else { Some(self.next_poll) };
         let stop = self.stop.map(|until| until.min(Instant::now() + Duration::from_millis(50)));
-        [timer, poll, stop].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + POLL)
+        let hop = self.hops.front().map(|(_, until, _)| *until);
+        [timer, poll, stop, hop].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + POLL)
     }
 
     fn take(&mut self, message: Message) {
@@ -308,7 +315,7 @@ impl Driver {
             Message::Deliver { program, message, reply } => {
                 let id = message.instance.clone();
                 if self.active.contains_key(&id) {
-                    self.step(&id, Command::Message(message), Some(Answer::Done(reply)));
+                    self.arrive(&id, message, reply);
                 } else {
                     self.load(id, Message::Deliver { program, message, reply });
                 }
@@ -355,145 +362,76 @@ impl Driver {
         }
     }
 
-    fn insert(&mut self, id: String, active: Active) {
-        if self.active.insert(id, active).is_none() {
-            self.engine.shared.tally.active.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn forget(&mut self, id: &str) {
-        if let Some(active) = self.active.remove(id) {
-            self.engine.shared.tally.active.fetch_sub(1, Ordering::Relaxed);
-            if let Some(at) = active.state.next_timer() {
-                self.timers.remove(&(at, id.to_owned()));
-            }
-        }
-    }
-
-    /// Brings an instance into memory and keeps what is for it until it is there.
-    fn load(&mut self, id: String, message: Message) {
-        let begun = self.loading.contains_key(&id);
-        self.loading.entry(id.clone()).or_default().push(message);
-        if !begun {
-            self.begin_load(id);
-        }
-    }
-
-    fn begin_load(&self, id: String) {
-        let (engine, back, loads) = (self.engine.clone(), self.back_sender.clone(), self.loads.clone());
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _permit = loads.acquire().await;
-            let (reader, wanted) = (engine.clone(), id.clone());
-            let result = engine.blocking(move |store| take_up(store, &reader, &wanted)).await;
-            let _ = back.send(Back::Loaded { id, result });
-        });
-    }
-
-    fn loaded(&mut self, id: &str, found: Found) {
-        let waiting = self.loading.remove(id).unwrap_or_default();
-        match found {
-            Found::Ready(loaded) => {
-                let Loaded { record, program, state } = *loaded;
-                let mut active = Active::new(program, state);
-                active.recovered = active.state.outstanding().iter().map(Effect::call_id).collect();
-                self.insert(id.to_owned(), active);
-                for message in waiting {
-                    match message {
-                        Message::Start { program, start, reply, .. } => self.attach(&record, &program, &start, reply),
-                        message => self.take(message),
-                    }
-                }
-                self.perform(id);
-                self.arm(id);
-                self.settle(id);
-            }
-            Found::Stranded { record, program_missing, why } => {
-                tracing::error!(instance = id, why, "the instance cannot go on");
-                for message in waiting {
-                    match message {
-                        Message::Start { program, start, reply, .. } => self.attach(&record, &program, &start, reply),
-                        Message::Input { reply: Some(reply), .. } | Message::Deliver { reply, .. } => {
-                            let _ = reply.send(Err(Error::Conflict(format!("instance {id} cannot go on: {why}"))));
-                        }
-                        _ => {}
-                    }
-                }
-                let awaited = if program_missing { record.digest } else { String::new() };
-                self.stranded.insert(id.to_owned(), awaited);
-            }
-            Found::Nothing => {
-                for message in waiting {
-                    match message {
-                        Message::Start { program, start, reply, .. } if !self.active.contains_key(&start.id) => {
-                            self.create(program, *start, reply);
-                        }
-                        Message::Input { id, reply: Some(reply), .. } if !self.active.contains_key(&id) => {
-                            let _ = reply.send(Err(Error::UnknownInstance(id)));
-                        }
-                        Message::Input { id, reply: None, .. } if !self.active.contains_key(&id) => {}
-                        Message::Deliver { program, message, reply }
-                            if !self.active.contains_key(&message.instance) =>
-                        {
-                            let id = message.instance.clone();
-                            self.insert(id.clone(), Active::new(program, State::default()));
-                            self.step(&id, Command::Message(message), Some(Answer::Done(reply)));
-                        }
-                        message => self.take(message),
-                    }
-                }
-            }
-        }
-    }
-
     /// Decides one input and keeps what follows until it is durable.
     fn step(&mut self, id: &str, command: Command, answer: Option<Answer>) {
-        let Some(active) = self.active.get_mut(id) else { return };
-        let timer = active.state.next_timer();
-        let was_ended = active.state.is_ended();
-        let input = Input { at: now(), command };
-        match decide(&active.program, &self.engine.shared.options.host, &mut active.state, input) {
-            Ok(step) => {
-                active.uncommitted += 1;
-                active.resting = None;
-                let (at, shared) = (step.entry.timestamp, &self.engine.shared);
-                let outgoing = |message: pavane_core::engine::Message| {
-                    let envelope = message.to_envelope(&active.program, at).into();
-                    let to = message.to.name().to_owned();
-                    (shared.next_position(), Outgoing { to, envelope, content: Some(Arc::new(message)) })
-                };
-                let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
-                self.continuations.push(Continuation {
-                    id: id.to_owned(),
-                    answer,
-                    published: !step.publish.is_empty(),
-                    sent: send.clone(),
-                    ended: (active.state.is_ended() && !was_ended).then(|| active.state.status()),
-                });
-                self.batch.push(Commit {
-                    entry: Some(step.entry),
-                    instance: step.instance,
-                    due: match active.state.wake() {
-                        Wake::OnInput => Due::OnInput,
-                        Wake::Now => Due::Now,
-                        Wake::At(at) => Due::At(at),
-                    },
-                    tasks: step.tasks,
-                    subscriptions: step.subscriptions,
-                    publish: step.publish,
-                    send,
-                    ..Commit::default()
-                });
-                if let Some(at) = timer {
-                    self.timers.remove(&(at, id.to_owned()));
-                }
-                self.arm(id);
-            }
-            Err(rejected) => {
+        self.end_hop(id);
+        match self.decide(id, command, None) {
+            Some(Ok((step, ended))) => self.commit(id, step, ended, answer),
+            Some(Err((rejected, _))) => {
                 self.refuse(id, rejected, answer);
                 self.settle(id);
             }
+            None => {}
         }
+    }
+
+    /// Decides one input, as the rest of a step or on its own, for an instance in memory.
+    fn decide(&mut self, id: &str, command: Command, on: Option<Step>) -> Option<Result<Decided, Refused>> {
+        let active = self.active.get_mut(id)?;
+        let timer = active.state.next_timer();
+        let was_ended = active.state.is_ended();
+        let input = Input { at: now(), command };
+        let (program, host, state) = (&active.program, &self.engine.shared.options.host, &mut active.state);
+        let step = match on {
+            None => decide(program, host, state, input).map_err(|rejected| (rejected, None)),
+            Some(step) => decide_on(program, host, state, step, input).map_err(|(step, why)| (why, Some(step))),
+        };
+        let decided = step.map(|step| {
+            active.resting = None;
+            (step, (active.state.is_ended() && !was_ended).then(|| active.state.status()))
+        });
+        if decided.is_ok() {
+            if let Some(at) = timer {
+                self.timers.remove(&(at, id.to_owned()));
+            }
+            self.arm(id);
+        }
+        Some(decided)
+    }
+
+    /// Puts a step into the next batch.
+    fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>) {
+        let Some(active) = self.active.get_mut(id) else { return };
+        active.uncommitted += 1;
+        let (at, shared) = (step.entry.timestamp, &self.engine.shared);
+        let outgoing = |message: pavane_core::engine::Message| {
+            let envelope = message.to_envelope(&active.program, at).into();
+            let to = message.to.name().to_owned();
+            let content: Arc<dyn std::any::Any + Send + Sync> = Arc::new(message);
+            (shared.next_position(), Outgoing { to, envelope, content: Some(content), redelivered: false })
+        };
+        let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
+        self.continuations.push(Continuation {
+            id: id.to_owned(),
+            answer,
+            published: !step.publish.is_empty(),
+            sent: send.clone(),
+            ended,
+        });
+        self.batch.push(Commit {
+            entry: Some(step.entry),
+            instance: step.instance,
+            due: match active.state.wake() {
+                Wake::OnInput => Due::OnInput,
+                Wake::Now => Due::Now,
+                Wake::At(at) => Due::At(at),
+            },
+            tasks: step.tasks,
+            subscriptions: step.subscriptions,
+            publish: step.publish,
+            send,
+            ..Commit::default()
+        });
     }
 
     fn refuse(&mut self, id: &str, rejected: Rejected, answer: Option<Answer>) {
@@ -532,37 +470,6 @@ impl Driver {
         }
     }
 
-    /// Asks the store for what falls due among the instances that are not in memory.
-    fn poll(&mut self) {
-        if self.polling || self.stop.is_some() || Instant::now() < self.next_poll {
-            return;
-        }
-        self.polling = true;
-        self.wake_resting();
-        self.free_stranded();
-        let (engine, back, owed) = (self.engine.clone(), self.back_sender.clone(), self.owed);
-        let until = now().plus_millis(i64::try_from(POLL.as_millis()).unwrap_or(0));
-        // What is in memory (of any partition) is still listed as due until its next commit, and what is stranded for
-        // ever: ask for that much more.
-        let active = usize::try_from(engine.shared.tally.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-        let others = active.saturating_add(self.stranded.len() * engine.shared.options.partitions.max(1));
-        let limit = if owed { usize::MAX } else { others.saturating_add(MAX_LOADING) };
-        tokio::spawn(async move {
-            let due = engine.blocking(move |store| store.due(owed, until, limit)).await;
-            let _ = back.send(Back::Due(due));
-        });
-    }
-
-    /// Takes up again what was stranded and whose program has come.
-    fn free_stranded(&mut self) {
-        let registry = &self.engine.shared.registry;
-        let before = self.stranded.len();
-        // A damaged history has a program and stays.
-        self.stranded.retain(|_, digest| digest.is_empty() || registry.by_digest(digest).is_none());
-        // Among them may be some that are due at once, and these are only listed when they are asked for.
-        self.owed |= self.stranded.len() < before;
-    }
-
     /// Forgets the callers that have given up waiting for an instance.
     fn sweep(&mut self) {
         if self.waiters.len() < self.sweep_at {
@@ -573,23 +480,6 @@ impl Driver {
             !waiters.is_empty()
         });
         self.sweep_at = (self.waiters.len() * 2).max(MIN_SWEEP);
-    }
-
-    fn due(&mut self, due: Vec<(String, Due)>) {
-        self.polling = false;
-        self.owed = false;
-        self.next_poll = Instant::now() + POLL;
-        self.sweep();
-        for (id, _) in due {
-            if self.engine.partition(&id) == self.index
-                && !self.active.contains_key(&id)
-                && !self.loading.contains_key(&id)
-                && !self.stranded.contains_key(&id)
-            {
-                self.loading.insert(id.clone(), Vec::new());
-                self.begin_load(id);
-            }
-        }
     }
 
     /// Hands the gathered commits to the store, if it is ready for them.
@@ -625,7 +515,7 @@ impl Driver {
                 if let Some(active) = self.active.get_mut(&id) {
                     active.in_flight.remove(&call);
                     let outcome = active.corrected(call, outcome);
-                    self.step(&id, Command::Outcome { call, outcome }, None);
+                    self.outcome(&id, Command::Outcome { call, outcome });
                 }
             }
             Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
@@ -690,7 +580,13 @@ impl Driver {
 
     /// Begins what an instance is owed and has not begun, once all its decisions are durable.
     fn perform(&mut self, id: &str) {
-        let Some(active) = self.active.get_mut(id).filter(|active| active.uncommitted == 0) else { return };
+        if self.active.get(id).is_some_and(|active| active.uncommitted == 0) {
+            self.begin(id);
+        }
+    }
+
+    fn begin(&mut self, id: &str) {
+        let Some(active) = self.active.get_mut(id) else { return };
         let outstanding = active.state.outstanding();
         let gone: Vec<Begun> = {
             let owed: BTreeSet<CallId> = outstanding.iter().map(Effect::call_id).collect();
@@ -781,65 +677,10 @@ impl Driver {
         });
     }
 
-    /// Lets an instance go that needs no memory.
-    fn settle(&mut self, id: &str) {
-        let Some(active) = self.active.get(id) else { return };
-        if active.uncommitted > 0 || !active.in_flight.is_empty() {
-            return;
-        }
-        let idle = match active.state.wake() {
-            Wake::Now => false,
-            Wake::OnInput => true,
-            Wake::At(at) => at.since(now()) > KEPT_WAITING,
-        };
-        // A token comes back to where its instance began, and to where its fork was split.
-        let awaits = active.has_company() && (self.engine.is_home() || !active.state.is_idle());
-        if active.state.is_closed() || (idle && !awaits) {
-            self.forget(id);
-        } else if idle {
-            self.rest(id);
-        }
-    }
-
-    /// Keeps an instance whose token is elsewhere, until others need its place.
-    fn rest(&mut self, id: &str) {
-        let Some(active) = self.active.get_mut(id).filter(|active| active.resting.is_none()) else { return };
-        self.rests += 1;
-        active.resting = Some(self.rests);
-        self.resting.push_back((self.rests, Instant::now(), id.to_owned()));
-        self.wake_resting();
-    }
-
-    /// Lets those go that have rested for long, and the first of too many.
-    fn wake_resting(&mut self) {
-        while let Some((rest, since, id)) = self.resting.front()
-            && (self.resting.len() > MAX_RESTING || since.elapsed() > REST)
-        {
-            let (rest, id) = (*rest, id.clone());
-            self.resting.pop_front();
-            if self.active.get(&id).is_some_and(|active| active.resting == Some(rest)) {
-                self.forget(&id);
-            }
-        }
-    }
-
     /// The store failed: nothing more is decided, and nobody is told what is not durable.
     fn fail(&self, failure: &Error) {
         self.engine.fail(failure);
     }
-}
-
-/// Brings an instance back from what is durable.
-fn take_up(store: &dyn Store, engine: &Engine, id: &str) -> Result<Found, pavane_store::Error> {
-    let Some(record) = store.instance(id)? else { return Ok(Found::Nothing) };
-    let Some(program) = engine.shared.registry.by_digest(&record.digest) else {
-        let why = format!("its program (digest {}) is not deployed: start the Pavane that deployed it", record.digest);
-        return Ok(Found::Stranded { record: Box::new(record), program_missing: true, why });
-    };
-    Ok(match replay(store, &program, id)? {
-        Ok(state) => Found::Ready(Box::new(Loaded { record, program, state })),
-        Err(why) => Found::Stranded { record: Box::new(record), program_missing: false, why },
-    })
 }
 
 /// What a sub-workflow's end is to its parent.
@@ -870,6 +711,7 @@ impl Active {
             recovered: BTreeSet::new(),
             uncommitted: 0,
             held: Vec::new(),
+            waiting: None,
             resting: None,
         }
     }

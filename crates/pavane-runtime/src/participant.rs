@@ -57,7 +57,7 @@ impl Engine {
         let letter = self.dead_letters().await?.into_iter().find(|letter| letter.position == position);
         let Some(letter) = letter else { return Ok(false) };
         self.commit(Commit { redrive: vec![position], ..Commit::default() }).await?;
-        self.shared.relay.offer(vec![(position, letter.message)]);
+        self.shared.relay.offer(vec![(position, Outgoing { redelivered: true, ..letter.message })]);
         Ok(true)
     }
 
@@ -71,11 +71,13 @@ impl Consumer for Engine {
     fn take(&self, message: Outgoing) -> Handing {
         let engine = self.clone();
         Box::pin(async move {
+            let redelivered = message.redelivered;
             let made_here = message.content.and_then(|content| content.downcast::<Message>().ok());
-            let message = match made_here {
+            let mut message = match made_here {
                 Some(message) => Arc::unwrap_or_clone(message),
                 None => Message::from_envelope(&message.envelope).map_err(Refusal::Never)?,
             };
+            message.redelivered = redelivered;
             engine.deliver(message).await.map_err(|error| match error {
                 Error::Busy { .. } | Error::Stopping | Error::Store(_) => Refusal::Unavailable(error.to_string()),
                 // Its program may be deployed yet, or its instance may come to be able to go on.

@@ -73,6 +73,8 @@ pub struct Outgoing {
     pub envelope: Arc<str>,
     /// What the envelope was made of, for a receiver in the same process. No store keeps it.
     pub content: Option<Arc<dyn Any + Send + Sync>>,
+    /// Whether its receiver may have been given it before. No store keeps it: who reads a message from one must say so.
+    pub redelivered: bool,
 }
 
 impl PartialEq for Outgoing {

@@ -276,7 +276,7 @@ impl State {
 
     fn messages(&mut self, commit: &mut Commit) {
         for (position, message) in commit.send.drain(..) {
-            self.outgoing.insert(position, Outgoing { content: None, ..message });
+            self.outgoing.insert(position, Outgoing { content: None, redelivered: false, ..message });
         }
         for position in &commit.delivered {
             self.outgoing.remove(position);

@@ -2,12 +2,15 @@
 //! late or broken change nothing.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use pavane_bus::{Bus, Consumer, Embedded, Handing, Refusal};
 use pavane_core::definition::Mode;
+use pavane_core::engine::{Certainty, Outcome};
+use pavane_core::problem::Kind;
 use pavane_core::record::ServiceTask;
 use pavane_runtime::{Engine, Operation, Options, StartRequest};
-use pavane_store::{Memory, Outgoing, Store};
+use pavane_store::{Memory, Outgoing, Query, Store};
 use tokio::sync::mpsc;
 
 use crate::support::*;
@@ -85,6 +88,8 @@ async fn each_participant_does_its_own_work_and_knows_nothing_else() {
     }
     assert!(made.try_recv().is_err(), "no call is made twice");
     assert_eq!(names(home.tasks(&id).await.unwrap()), ["a", "b"]);
+    // Each of them wrote once: the message that came, its call, and the message that left.
+    assert_eq!([stores[1].journal(&id, 0, 9).unwrap().len(), stores[2].journal(&id, 0, 9).unwrap().len()], [1, 1]);
 }
 
 #[tokio::test]
@@ -93,7 +98,14 @@ async fn what_is_under_way_elsewhere_is_shown_and_can_be_cancelled() {
     deploy(&home, "two", TWO).await;
     let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap().id;
     let call = made.recv().await.unwrap();
-    let tasks = home.tasks(&id).await.unwrap();
+    // A call that takes its time is written down, and then seen.
+    let tasks = loop {
+        let tasks = home.tasks(&id).await.unwrap();
+        if !tasks.is_empty() {
+            break tasks;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     let shown: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.status.as_str())).collect();
     assert_eq!(shown, [("a", "running")]);
     home.operate(&id, Operation::Cancel).await.unwrap();
@@ -111,7 +123,12 @@ async fn broken_messages_are_refused_with_a_reason() {
     made.recv().await.unwrap().succeed();
     made.recv().await.unwrap();
     let message = bus.seen.lock().unwrap()[0].clone();
-    let with = |envelope: &str, to: &str| Outgoing { to: to.into(), envelope: envelope.into(), content: None };
+    let with = |envelope: &str, to: &str| Outgoing {
+        to: to.into(),
+        envelope: envelope.into(),
+        content: None,
+        redelivered: false,
+    };
     let never = |result: Result<(), Refusal>, part: &str| match result {
         Err(Refusal::Never(why)) => assert!(why.contains(part), "{why}"),
         other => panic!("{other:?}"),
@@ -142,4 +159,30 @@ async fn a_workflow_that_cannot_be_placed_is_orchestrated_and_says_why_it_is_not
     let error = home.start(choreographed).await.unwrap_err().to_string();
     assert!(error.contains("P102") && error.contains("elsewhere"), "{error}");
     home.start(request("far")).await.unwrap();
+}
+
+/// A participant that made a call and was lost before it wrote anything is given the message again: it makes the call
+/// with the same key, and that the request does not leave this time does not mean that it never did.
+#[tokio::test]
+async fn a_call_that_may_have_been_made_before_is_never_taken_for_one_that_was_not() {
+    let mut lost = house().await;
+    deploy(&lost.home, "two", TWO).await;
+    lost.home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap();
+    let first = lost.made.recv().await.unwrap();
+    let message = lost.bus.seen.lock().unwrap()[0].clone();
+    for (redelivered, trace) in [(false, "\"trace\":\"notSent\""), (true, "\"trace\":\"indeterminate\"")] {
+        let House { home, bus, stores, mut made } = house().await;
+        deploy(&home, "two", TWO).await;
+        let again = Outgoing { redelivered, ..message.clone() };
+        let (taken, ()) = tokio::join!(bus.inner.publish(again), async {
+            let call = made.recv().await.unwrap();
+            assert_eq!((&call.call.key, &call.call.request), (&first.call.key, &first.call.request));
+            let problem = Kind::Communication.problem("nobody is there");
+            call.answer(Outcome::Failure { problem, certainty: Certainty::NotSent });
+        });
+        taken.unwrap();
+        let id = stores[1].instances(&Query::default()).unwrap().instances[0].id.clone();
+        let journal = stores[1].journal(&id, 0, 9).unwrap();
+        assert!(journal[0].payload.contains(trace), "{journal:?}");
+    }
 }

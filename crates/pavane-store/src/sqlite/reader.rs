@@ -244,7 +244,7 @@ pub(super) fn dead_letters(connection: &Connection, limit: usize) -> rusqlite::R
 /// Two columns: receiver and envelope.
 fn message(row: &Row<'_>, column: usize) -> rusqlite::Result<Outgoing> {
     let envelope = row.get_ref(column + 1)?.as_str()?.into();
-    Ok(Outgoing { to: row.get(column)?, envelope, content: None })
+    Ok(Outgoing { to: row.get(column)?, envelope, content: None, redelivered: false })
 }
 
 pub(super) fn cursor(connection: &Connection, reader: &str) -> rusqlite::Result<u64> {

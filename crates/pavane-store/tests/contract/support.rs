@@ -115,5 +115,6 @@ pub fn publish(id: &str) -> Commit {
 
 /// A message at a position.
 pub fn message(position: u64) -> (u64, Outgoing) {
-    (position, Outgoing { to: "payment".into(), envelope: format!("{{\"id\":\"{position}\"}}").into(), content: None })
+    let envelope = format!("{{\"id\":\"{position}\"}}").into();
+    (position, Outgoing { to: "payment".into(), envelope, content: None, redelivered: false })
 }
