@@ -326,6 +326,8 @@ impl State {
     fn joined(&mut self, t: TokenId, winner: Option<u32>, context: Option<&Value>, at: &Location) {
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Pending::Join(mut join) = std::mem::take(&mut token.pending) else { return };
+        // A task's timeout is dealt with now; the workflow's ends the token. A fork to come must not see it.
+        token.timed_out = token.timed_out.filter(|over| over.depth.is_none());
         if let Some(context) = context {
             token.context = context.clone();
         }

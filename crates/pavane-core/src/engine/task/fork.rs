@@ -45,10 +45,10 @@ impl Machine<'_> {
 
     /// All branches are home of a fork that was fenced, or whose time is over.
     fn join_stopped(&mut self, t: TokenId) -> Option<Go> {
+        let over = self.token(t)?.timed_out;
         self.emit(Event::Joined { t, winner: None, context: None, at: self.host.here.clone() });
-        let token = self.token(t)?;
-        match token.timed_out {
-            Some(over) if token.fence == Fence::Open => match over.depth {
+        match over {
+            Some(over) if self.token(t)?.fence == Fence::Open => match over.depth {
                 Some(depth) => self.time_out_at(t, depth as usize, over.attempt),
                 None => Some(Go::Home),
             },
