@@ -129,8 +129,9 @@ pub fn examine(
     let mut chance = Chance::new(from ^ 0x5eed);
     let services = chance.next();
     let text = || generate::text(document);
-    let failure =
-        |seed, how, broken, trace| Box::new(Failure { from, seed, services, how, document: text(), broken, trace });
+    let failure = |seed, how, broken, trace| {
+        Box::new(Failure { from, schedules, seed, services, how, document: text(), broken, trace })
+    };
     let (definition, programs) = compiled(document).map_err(|broken| failure(0, None, broken, Vec::new()))?;
     let covered = reference::coverage::outside(&definition).is_none();
     let input = Value::object([("order", Value::integer(1))]);

@@ -23,6 +23,8 @@ use pavane_core::program::{Program, Resources};
 pub struct Failure {
     /// Seed of the exploration: it repeats the failure as the first one found.
     pub from: u64,
+    /// Schedules with faults in each mode that the exploration runs.
+    pub schedules: u64,
     /// Seed of the schedule.
     pub seed: u64,
     /// Seed of the services: their answers follow from it and the keys.

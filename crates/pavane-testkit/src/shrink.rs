@@ -14,7 +14,7 @@ const MAX_CANDIDATES: usize = 400;
 
 /// The smallest failing document found, with its seeds and trace.
 pub fn shrink(document: &Value, failure: Failure) -> Failure {
-    let from = failure.from;
+    let (from, schedules) = (failure.from, failure.schedules);
     let mut best = (document.clone(), failure);
     let mut left = MAX_CANDIDATES;
     while let Some(smaller) = candidates(&best.0).into_iter().find_map(|candidate| {
@@ -25,7 +25,7 @@ pub fn shrink(document: &Value, failure: Failure) -> Failure {
         best = smaller;
     }
     // The seed that replays it belongs to the document as it was generated.
-    Failure { from, ..best.1 }
+    Failure { from, schedules, ..best.1 }
 }
 
 fn failing(document: &Value, first: u64) -> Option<Failure> {
@@ -63,7 +63,7 @@ fn candidates(document: &Value) -> Vec<Value> {
     out
 }
 
-const OPTIONS: [&str; 6] = ["timeout", "then", "if", "retry", "errors", "metadata"];
+const OPTIONS: [&str; 7] = ["timeout", "then", "if", "retry", "errors", "metadata", "export"];
 
 fn visit(value: &Value, path: &str, paths: &mut Vec<String>) {
     match value {

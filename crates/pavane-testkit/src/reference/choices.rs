@@ -1,6 +1,6 @@
 //! What a schedule decides, as a sequence of choices: the reference asks, and the search goes through all answers.
 
-/// A path through the choices of a scenario. Run, [`Choices::next`], run again: each path once, depth first.
+/// A path through the choices of a scenario. Run, [`Choices::turn`], run again: each path once, depth first.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     /// The answer and how many there are, in the order of the questions.
@@ -20,7 +20,7 @@ impl Choices {
     }
 
     /// Turns to the next path; false when there is none.
-    pub fn next(&mut self) -> bool {
+    pub fn turn(&mut self) -> bool {
         // What was not asked this time does not exist on this path.
         self.made.truncate(self.asked);
         self.asked = 0;
@@ -45,7 +45,7 @@ mod tests {
             let first = choices.choose(3);
             let second = if first == 1 { choices.choose(2) } else { 9 };
             paths.push((first, second));
-            if !choices.next() {
+            if !choices.turn() {
                 break;
             }
         }

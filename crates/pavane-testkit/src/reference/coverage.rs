@@ -54,7 +54,7 @@ fn one(task: &Task, undoes: &dyn Fn(&String) -> bool) -> Option<&'static str> {
         TaskKind::Listen(_) => Some("listen"),
         TaskKind::Wait(duration) if !fixed(duration) => Some("a computed duration"),
         TaskKind::Try(attempt) if attempt.retry.as_ref().is_some_and(unknown) => Some("a limit of time of a retry"),
-        TaskKind::Emit(template) if matches!(template, Template::Expression(_)) => Some("a computed event"),
+        TaskKind::Emit(Template::Expression(_)) => Some("a computed event"),
         _ => None,
     };
     own.or_else(|| task.lists().into_iter().find_map(|tasks| list(tasks, undoes)))

@@ -34,7 +34,7 @@ enum Story {
 }
 
 impl<'a> Walk<'a> {
-    pub fn fork(&mut self, thread: &mut Thread, compete: bool, branches: &'a [Task]) -> Result<(), Leave> {
+    pub fn fork(&mut self, thread: &mut Thread<'a>, compete: bool, branches: &'a [Task]) -> Result<(), Leave> {
         if branches.is_empty() {
             thread.data = Value::array([]);
             return Ok(());
@@ -59,7 +59,7 @@ impl<'a> Walk<'a> {
         if compete { self.race(thread, story, home) } else { self.join(thread, story, home) }
     }
 
-    fn story(&mut self, thread: &Thread, compete: bool, branches: usize) -> Story {
+    fn story(&mut self, thread: &Thread<'a>, compete: bool, branches: usize) -> Story {
         let mut stories = vec![Story::Undisturbed];
         if compete {
             stories.extend((0..branches).map(Story::Won));
@@ -75,7 +75,7 @@ impl<'a> Walk<'a> {
         if stories.len() == 1 { stories[0] } else { stories[self.choices.choose(stories.len())] }
     }
 
-    fn branch(&mut self, branch: &mut Thread, task: &'a Task) -> Result<Report, Leave> {
+    fn branch(&mut self, branch: &mut Thread<'a>, task: &'a Task) -> Result<Report, Leave> {
         match self.task(branch, task) {
             Ok(Then::End) | Err(Leave::End) => Ok(Report::Ended),
             Ok(_) => Ok(Report::Completed),
@@ -87,7 +87,13 @@ impl<'a> Walk<'a> {
     }
 
     /// A branch of a race that does not win undoes what it did: when it drops out, and when it has lost.
-    fn out_of_race(&mut self, branch: &mut Thread, report: &Report, story: Story, index: usize) -> Result<(), Leave> {
+    fn out_of_race(
+        &mut self,
+        branch: &mut Thread<'a>,
+        report: &Report,
+        story: Story,
+        index: usize,
+    ) -> Result<(), Leave> {
         let raced = matches!(story, Story::Won(winner) if winner != index);
         let problem = match report {
             Report::Faulted(problem) => problem.clone(),
@@ -102,9 +108,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn race(&mut self, thread: &mut Thread, story: Story, home: Vec<(Report, Thread)>) -> Result<(), Leave> {
+    fn race(&mut self, thread: &mut Thread<'a>, story: Story, home: Vec<(Report, Thread<'a>)>) -> Result<(), Leave> {
         let Story::Won(winner) = story else {
-            let done = |(report, _): &(Report, Thread)| matches!(report, Report::Completed | Report::Ended);
+            let done = |(report, _): &(Report, Thread<'a>)| matches!(report, Report::Completed | Report::Ended);
             if story == Story::Undisturbed && home.iter().any(done) {
                 return Err(impossible("a race that is not decided"));
             }
@@ -128,13 +134,15 @@ impl<'a> Walk<'a> {
         if matches!(report, Report::Ended) { Err(Leave::End) } else { Ok(()) }
     }
 
-    fn join(&mut self, thread: &mut Thread, story: Story, home: Vec<(Report, Thread)>) -> Result<(), Leave> {
+    fn join(&mut self, thread: &mut Thread<'a>, story: Story, home: Vec<(Report, Thread<'a>)>) -> Result<(), Leave> {
         let is = |what: fn(&Report) -> bool| home.iter().any(|(report, _)| what(report));
         let ended = is(|report| matches!(report, Report::Ended));
         let broken = ended || is(|report| matches!(report, Report::Faulted(_)));
         if story == Story::Broken && !(broken && is(|report| matches!(report, Report::Stopped))) {
             return Err(impossible("nothing was broken, or nobody was stopped for it"));
         }
+        // What is stopped as a whole leaves nothing behind.
+        let stopped = matches!(story, Story::Stopped | Story::TimedOut(_));
         let before = thread.context.clone();
         let mut outputs = Vec::new();
         let (mut problem, mut output, mut logs) = (None, None, Vec::new());
@@ -145,7 +153,8 @@ impl<'a> Walk<'a> {
             }
             thread.last.extend(branch.last);
             let done = matches!(report, Report::Completed | Report::Ended);
-            if done && (ended || !broken) {
+            let counts = ended || !broken;
+            if done && counts && !stopped {
                 thread.context = merged(&before, &thread.context, &branch.context);
             }
             match report {

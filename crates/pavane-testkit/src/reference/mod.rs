@@ -25,9 +25,9 @@ use pavane_core::{Problem, Value};
 use choices::Choices;
 
 /// Paths tried to explain one run, at most: above that the run is counted as undecided.
-const MAX_PATHS: usize = 4_000;
+const MAX_PATHS: usize = 1_500;
 /// Paths tried to tell whether a document has one outcome only.
-const MAX_FREE_PATHS: usize = 128;
+const MAX_FREE_PATHS: usize = 32;
 
 /// Everything around a definition that does not depend on the schedule, and what is known of one run.
 #[derive(Clone, Copy)]
@@ -133,7 +133,7 @@ pub fn judge(definition: &Definition, environment: Environment<'_>, observed: &O
         if asked >= nearest.0 {
             nearest = (asked, told);
         }
-        if !choices.next() {
+        if !choices.turn() {
             return Verdict::Refused(nearest.1);
         }
     }
@@ -156,7 +156,7 @@ pub fn is_race_free(definition: &Definition, environment: Environment<'_>) -> bo
             Err((_, Dead::Outside(_))) => return false,
             Err((_, Dead::Impossible(_))) => {}
         }
-        if !choices.next() {
+        if !choices.turn() {
             return first.is_some();
         }
     }

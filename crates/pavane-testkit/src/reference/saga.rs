@@ -6,11 +6,11 @@ use pavane_core::{Problem, Value};
 use super::Dead;
 use super::walk::{Done, Entry, Leave, Stop, Thread, Walk, impossible};
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// Undoes what stands in the log from `from` on. Calls that a retry is about to repeat under their key wait for it.
     pub fn roll_back(
         &mut self,
-        thread: &mut Thread,
+        thread: &mut Thread<'a>,
         from: usize,
         retries: bool,
         problem: &Problem,
@@ -18,7 +18,7 @@ impl Walk<'_> {
         let entries = thread.log.split_off(from);
         let waits = |entry: &Entry| retries && matches!(entry, Entry::Task(done) if !done.certain);
         let (kept, entries) = entries.into_iter().partition(waits);
-        thread.log.extend::<Vec<Entry>>(kept);
+        thread.log.extend::<Vec<Entry<'a>>>(kept);
         // Nobody stops an undoing, and no timeout around binds it.
         let (stop, limits) = (std::mem::take(&mut thread.stop), std::mem::take(&mut thread.limits));
         let halted = self.undo_all(thread, entries, problem);
@@ -30,7 +30,12 @@ impl Walk<'_> {
     }
 
     /// True when something could not be undone: then what came before it stays, too.
-    fn undo_all(&mut self, thread: &mut Thread, mut entries: Vec<Entry>, problem: &Problem) -> Result<bool, Leave> {
+    fn undo_all(
+        &mut self,
+        thread: &mut Thread<'a>,
+        mut entries: Vec<Entry<'a>>,
+        problem: &Problem,
+    ) -> Result<bool, Leave> {
         while let Some(entry) = entries.pop() {
             let halted = match entry {
                 Entry::Task(done) => !self.undo(thread, &done, problem)?,
@@ -60,7 +65,7 @@ impl Walk<'_> {
     }
 
     /// Names what stays as it is.
-    fn leave(&mut self, entries: &[Entry]) {
+    fn leave(&mut self, entries: &[Entry<'a>]) {
         for entry in entries {
             match entry {
                 Entry::Task(done) => drop(self.expected.end.unresolved.insert(done.key.clone())),
@@ -71,7 +76,7 @@ impl Walk<'_> {
     }
 
     /// Undoes one call; repeats what time may heal. False when the rest must stay.
-    fn undo(&mut self, thread: &mut Thread, done: &Done, problem: &Problem) -> Result<bool, Leave> {
+    fn undo(&mut self, thread: &mut Thread<'a>, done: &Done<'a>, problem: &Problem) -> Result<bool, Leave> {
         let Some(compensate) = &done.task.pavane.compensate else { return Ok(true) };
         let definition = self.definition;
         let function = definition.functions.get(&compensate.function).ok_or_else(|| impossible("no such function"))?;

@@ -42,14 +42,14 @@ struct Epoch {
 
 /// A thread of control.
 #[derive(Clone, Default)]
-pub(super) struct Thread {
+pub(super) struct Thread<'a> {
     pub data: Value,
     pub context: Value,
     pub variables: Vec<(String, Value)>,
     /// Loops and functions around: `[index]`, `reference>`.
     pub place: String,
     /// What may have to be undone, oldest first.
-    pub log: Vec<Entry>,
+    pub log: Vec<Entry<'a>>,
     /// The calls after which whatever follows comes.
     pub last: Vec<String>,
     /// Whether somebody may stop this thread.
@@ -71,10 +71,10 @@ pub(super) enum Stop {
 
 /// An entry of the log.
 #[derive(Clone)]
-pub(super) enum Entry {
-    Task(Box<Done>),
+pub(super) enum Entry<'a> {
+    Task(Box<Done<'a>>),
     /// Branches, undone side by side.
-    Parallel(Vec<Vec<Entry>>),
+    Parallel(Vec<Vec<Entry<'a>>>),
     /// Losers of a race: their last calls come before what follows.
     Losers(Vec<String>),
     /// Something here could not be undone.
@@ -83,8 +83,8 @@ pub(super) enum Entry {
 
 /// A call that was made, or perhaps was.
 #[derive(Clone)]
-pub(super) struct Done {
-    pub task: Task,
+pub(super) struct Done<'a> {
+    pub task: &'a Task,
     pub key: String,
     pub address: String,
     pub input: Value,
@@ -157,7 +157,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tasks one after the other, as their `then` says.
-    pub fn list(&mut self, thread: &mut Thread, tasks: &'a [Task]) -> Result<(), Leave> {
+    pub fn list(&mut self, thread: &mut Thread<'a>, tasks: &'a [Task]) -> Result<(), Leave> {
         let mut index = 0;
         while let Some(task) = tasks.get(index) {
             match self.task(thread, task)? {
@@ -174,7 +174,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A task with all that the standard puts around it: `if`, `input`, the work, `output`, `export`, `then`.
-    pub fn task(&mut self, thread: &mut Thread, task: &'a Task) -> Result<Then, Leave> {
+    pub fn task(&mut self, thread: &mut Thread<'a>, task: &'a Task) -> Result<Then, Leave> {
         self.maybe_stopped(thread)?;
         self.tasks += 1;
         if self.tasks > MAX_TASKS {
@@ -220,7 +220,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The work of a task, and what becomes of its output.
-    fn work(&mut self, thread: &mut Thread, task: &'a Task, input: &Value) -> Result<Then, Leave> {
+    fn work(&mut self, thread: &mut Thread<'a>, task: &'a Task, input: &Value) -> Result<Then, Leave> {
         let mut then = task.then.clone();
         let at = |problem: Problem| problem.at(&task.reference);
         let mut done = None;
@@ -271,8 +271,8 @@ impl<'a> Walk<'a> {
     /// `output.as`, then `export.as`; a call that was made is noted, whatever they come to.
     fn output(
         &mut self,
-        thread: &mut Thread,
-        task: &Task,
+        thread: &mut Thread<'a>,
+        task: &'a Task,
         input: &Value,
         done: Option<(String, String)>,
     ) -> Result<(), Leave> {
@@ -282,7 +282,7 @@ impl<'a> Walk<'a> {
         if let Some((key, address)) = done {
             thread.forget(&address);
             if task.pavane.compensate.is_some() {
-                let (task, input) = (task.clone(), input.clone());
+                let input = input.clone();
                 let done = Done { task, key, address, input, output: noted, certain: true };
                 thread.log.push(Entry::Task(Box::new(done)));
             }
@@ -297,8 +297,8 @@ impl<'a> Walk<'a> {
 
     fn transformed(
         &mut self,
-        thread: &Thread,
-        task: &Task,
+        thread: &Thread<'a>,
+        task: &'a Task,
         input: &Value,
         raw: &Value,
     ) -> Result<(Value, Option<Value>), Problem> {
@@ -317,7 +317,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Each item on the output of the one before.
-    fn each(&mut self, thread: &mut Thread, task: &Task, each: &'a For, input: &Value) -> Result<(), Leave> {
+    fn each(&mut self, thread: &mut Thread<'a>, task: &'a Task, each: &'a For, input: &Value) -> Result<(), Leave> {
         let at = |problem: Problem| problem.at(&task.reference);
         let items = self.fill(thread, input, &each.collection).map_err(at)?;
         let no_array = || at(Kind::Expression.problem("no array"));
@@ -349,7 +349,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Again while the policy allows, then the handler, else the error goes on. What an attempt did is undone first.
-    fn attempt(&mut self, thread: &mut Thread, task: &Task, code: &'a Try, input: &Value) -> Result<Then, Leave> {
+    fn attempt(
+        &mut self,
+        thread: &mut Thread<'a>,
+        task: &'a Task,
+        code: &'a Try,
+        input: &Value,
+    ) -> Result<Then, Leave> {
         let mark = thread.log.len();
         let mut retries = 0;
         loop {
@@ -397,7 +403,7 @@ impl<'a> Walk<'a> {
     /// Whether the error is for this `try`, and whether its body runs again.
     fn plan(
         &mut self,
-        thread: &Thread,
+        thread: &Thread<'a>,
         code: &Try,
         problem: &Problem,
         input: &Value,
@@ -427,8 +433,8 @@ impl<'a> Walk<'a> {
 
     fn raise(
         &mut self,
-        thread: &Thread,
-        task: &Task,
+        thread: &Thread<'a>,
+        task: &'a Task,
         error: &ErrorTemplate,
         input: &Value,
     ) -> Result<Problem, Problem> {
@@ -447,8 +453,8 @@ impl<'a> Walk<'a> {
     /// A call: the request under the key of its epoch, and the answer that the environment gives.
     fn call(
         &mut self,
-        thread: &mut Thread,
-        task: &Task,
+        thread: &mut Thread<'a>,
+        task: &'a Task,
         call: &HttpCall,
         input: &Value,
     ) -> Result<(String, String), Leave> {
@@ -465,10 +471,10 @@ impl<'a> Walk<'a> {
         let address = format!("{}{}", thread.place, task.reference);
         let request = timeless(&format!("{} {uri} {body}", call.method));
         let key = self.ask(thread, &address, request)?;
-        let unknown = |thread: &mut Thread| {
+        let unknown = |thread: &mut Thread<'a>| {
             if task.pavane.compensate.is_some() {
                 thread.forget(&address);
-                let (task, key, address) = (task.clone(), key.clone(), address.clone());
+                let (key, address) = (key.clone(), address.clone());
                 let done = Done { task, key, address, input: input.clone(), output: Value::NULL, certain: false };
                 thread.log.push(Entry::Task(Box::new(done)));
             }
@@ -498,7 +504,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The key of what a place does now. What is not settled is asked again in the same words under the same key.
-    fn ask(&mut self, thread: &mut Thread, address: &str, request: String) -> Result<String, Leave> {
+    fn ask(&mut self, thread: &mut Thread<'a>, address: &str, request: String) -> Result<String, Leave> {
         let epoch = self.epoch(address);
         let request = epoch.request.get_or_insert(request).clone();
         let number = epoch.number;
@@ -538,7 +544,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A sub-workflow: its id belongs to the epoch; nobody asks one again.
-    fn child(&mut self, thread: &mut Thread, task: &Task, wait: bool, input: &Value) -> Result<(), Leave> {
+    fn child(&mut self, thread: &mut Thread<'a>, task: &'a Task, wait: bool, input: &Value) -> Result<(), Leave> {
         let address = format!("{}{}", thread.place, task.reference);
         let number = self.epoch(&address).number.to_string();
         self.settle(&address);
@@ -550,7 +556,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn emit(&mut self, thread: &Thread, task: &Task, given: Value) -> Value {
+    fn emit(&mut self, thread: &Thread<'a>, task: &'a Task, given: Value) -> Value {
         let address = format!("{}{}", thread.place, task.reference);
         let number = self.epoch(&address).number;
         self.settle(&address);
@@ -571,17 +577,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Between one thing and the next somebody may stop the thread.
-    pub fn maybe_stopped(&mut self, thread: &Thread) -> Result<(), Leave> {
+    pub fn maybe_stopped(&mut self, thread: &Thread<'a>) -> Result<(), Leave> {
         if thread.stop != Stop::Never && self.choices.choose(2) == 1 { Err(Leave::Stopped) } else { Ok(()) }
     }
 
     /// While a thread waits a timeout may strike, or a stop.
-    pub fn waits(&mut self, thread: &Thread) -> Result<(), Leave> {
+    pub fn waits(&mut self, thread: &Thread<'a>) -> Result<(), Leave> {
         self.struck(thread)?;
         self.maybe_stopped(thread)
     }
 
-    fn struck(&mut self, thread: &Thread) -> Result<(), Leave> {
+    fn struck(&mut self, thread: &Thread<'a>) -> Result<(), Leave> {
         if thread.limits.is_empty() || self.environment.run.is_some_and(|run| !run.timeouts) {
             return Ok(());
         }
@@ -592,18 +598,18 @@ impl<'a> Walk<'a> {
     }
 
     /// As [`Walk::waits`] in the middle of a call.
-    fn interrupted(&mut self, thread: &Thread, _key: &str) -> Result<(), Leave> {
+    fn interrupted(&mut self, thread: &Thread<'a>, _key: &str) -> Result<(), Leave> {
         self.struck(thread)?;
         if thread.stop == Stop::AtOnce { self.maybe_stopped(thread) } else { Ok(()) }
     }
 
-    fn fill(&mut self, thread: &Thread, input: &Value, template: &Template) -> Result<Value, Problem> {
+    fn fill(&mut self, thread: &Thread<'a>, input: &Value, template: &Template) -> Result<Value, Problem> {
         let seen = self.seen(thread, Some(input), None);
         self.compiled.template(template, input, &seen)
     }
 
     /// What an expression may name.
-    fn seen<'t>(&self, thread: &'t Thread, input: Option<&Value>, output: Option<&Value>) -> Seen<'t> {
+    fn seen<'t>(&self, thread: &'t Thread<'a>, input: Option<&Value>, output: Option<&Value>) -> Seen<'t> {
         let workflow = Value::object([
             ("id", Value::text(self.environment.instance)),
             ("definition", self.definition.source.clone()),
@@ -617,14 +623,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl Thread {
+impl Thread<'_> {
     /// What is known of a call replaces that nothing was.
     pub fn forget(&mut self, address: &str) {
         self.log.retain(|entry| !matches!(entry, Entry::Task(done) if !done.certain && done.address == address));
     }
 }
 
-impl Entry {
+impl Entry<'_> {
     pub fn is_stuck(&self) -> bool {
         match self {
             Entry::Stuck => true,
