@@ -18,6 +18,9 @@ const QUICK_SCHEDULES: &str = "5000";
 /// Documents it compares in both placements in a quick one.
 const QUICK_DOCUMENTS: &str = "1000";
 
+/// Schedules with faults that `sim --minutes` runs for each workflow in each mode.
+const SCHEDULES_PER_WORKFLOW: u64 = 4;
+
 #[derive(Parser)]
 #[command(about = "Automation of the project")]
 struct Cli {
@@ -47,12 +50,15 @@ enum Task {
     Ctk,
     /// The simulator alone, for longer.
     Sim {
+        /// For so many minutes on new seeds, on all cores.
+        #[arg(long, conflicts_with = "schedules")]
+        minutes: Option<u64>,
         /// How many schedules.
         #[arg(long, default_value_t = 1_000_000)]
         schedules: u64,
-        /// From which seed.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        /// From which seed; 1, or with `--minutes` one that was not used yet.
+        #[arg(long)]
+        seed: Option<u64>,
     },
 }
 
@@ -61,7 +67,14 @@ fn main() -> ExitCode {
     match Cli::parse().task {
         Task::Tidy => tidy::run(&mut stages),
         Task::Ctk => stages.run("conformance features", cargo(&["test", "--package", "pavane", "--test", "ctk"])),
-        Task::Sim { schedules, seed } => {
+        Task::Sim { minutes: Some(minutes), seed, .. } => {
+            let explore = ["run", "--release", "--package", "pavane-testkit", "--example", "explore", "--"];
+            let mut simulator = cargo(&explore);
+            simulator.args([minutes, seed.unwrap_or_else(new_seed), SCHEDULES_PER_WORKFLOW].map(|n| n.to_string()));
+            stages.run("simulator", simulator);
+        }
+        Task::Sim { schedules, seed, .. } => {
+            let seed = seed.unwrap_or(1);
             let mut simulator = cargo(&["test", "--release", "--package", "pavane-testkit", "--", "--nocapture"]);
             simulator.env("PAVANE_SCHEDULES", schedules.to_string()).env("PAVANE_SEED", seed.to_string());
             stages.run("simulator", simulator);
@@ -78,6 +91,12 @@ fn main() -> ExitCode {
         Task::Test { quick } => test(&mut stages, quick),
     }
     stages.finish()
+}
+
+/// Seeds of documents count up from here, so that runs at different times have different ones.
+fn new_seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_secs().wrapping_mul(1_000_000))
 }
 
 fn test(stages: &mut Stages, quick: bool) {

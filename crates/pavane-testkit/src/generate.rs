@@ -19,7 +19,9 @@ pub fn document(chance: &mut Chance) -> Value {
         .map(|n| {
             let undo = json!({
                 "call": "http",
-                "with": { "method": "post", "endpoint": format!("http://s{n}/undo"), "body": "${ {input, output, error: .error.status} }" }
+                "with": { "method": "post", "endpoint": format!("http://s{n}/undo"), "body": {
+                    "input": "${ .input }", "output": "${ .output }", "error": "${ .error.status }", "context": "${ $context }"
+                } }
             });
             (format!("undoS{n}"), undo)
         })
@@ -71,14 +73,19 @@ impl Generator<'_> {
                     json!({ "namespace": "sim", "name": "child", "version": "1.0.0", "input": { "task": name } });
                 json!({ "run": { "workflow": child, "await": self.chance.percent(70) } })
             }
-            40..45 => json!({ "set": "${ . }" }),
+            40..45 => match self.chance.below(3) {
+                0 => json!({ "set": "${ . }" }),
+                1 => json!({ "set": { "order": "${ .order }", "by": name } }),
+                _ => json!({ "set": "${ $context }" }),
+            },
             45..50 => json!({ "wait": { "seconds": self.chance.below(20) } }),
             50..53 => {
                 json!({ "raise": { "error": { "type": "https://example.com/broken", "status": 422, "title": "Broken" } } })
             }
             53..57 => json!({ "emit": { "event": { "with": { "type": "sim.happened", "data": "${ . }" } } } }),
             57..60 => {
-                json!({ "switch": [{ "never": { "when": "false", "then": "exit" } }, { "always": { "then": "continue" } }] })
+                let when = ["false", ".id", "$context.last", ".by"][self.chance.below(4)];
+                json!({ "switch": [{ "some": { "when": when, "then": "exit" } }, { "others": { "then": "continue" } }] })
             }
             60..70 => json!({ "do": self.list(depth + 1) }),
             70..82 => self.attempt(depth),
@@ -87,7 +94,7 @@ impl Generator<'_> {
                 let branches: Vec<Value> = (0..count).map(|_| self.task(depth + 1)).collect();
                 json!({ "fork": { "compete": self.chance.percent(40), "branches": branches } })
             }
-            _ => json!({ "for": { "each": "item", "in": "[1, 2]" }, "do": self.list(depth + 1) }),
+            _ => json!({ "for": { "each": "item", "in": [1, 2] }, "do": self.list(depth + 1) }),
         };
         if self.chance.percent(8) {
             task["timeout"] = json!({ "after": { "seconds": 1 + self.chance.below(30) } });
@@ -108,6 +115,20 @@ impl Generator<'_> {
             "with": { "method": "post", "endpoint": format!("http://s{service}/{name}"), "body": { "task": name } },
             "output": { "as": "$input" },
         });
+        // What flows is seen by what follows: a service's answer, and what the context keeps of it. Plain paths only,
+        // because those need no compiler: documents are many.
+        if self.chance.percent(30) {
+            call["output"] = json!({ "as": { "order": "${ $input.order }", "id": "${ .id }", "by": name } });
+        }
+        if self.chance.percent(20) {
+            call["with"]["body"] = json!({ "task": name, "data": "${ . }", "context": "${ $context }" });
+        }
+        if self.chance.percent(20) {
+            let key = ["last", "other", name][self.chance.below(3)];
+            let mut export = json!({ "order": "${ $context.order }" });
+            export[key] = json!("${ . }");
+            call["export"] = json!({ "as": export });
+        }
         if self.chance.percent(85) {
             call["metadata"] = json!({ "pavane": { "compensate": format!("undoS{service}") } });
         }

@@ -5,10 +5,10 @@
 //! any effect: it loses the state and every answer under way, and keeps only the committed bytes. Answers are delayed,
 //! reordered, repeated and lost; a request that was given up may still arrive late.
 //!
-//! [`run`] plays as the product does. [`run_broken`] breaks one thing of the driver or the services on purpose: the
-//! invariants must notice, or they prove nothing.
+//! [`watch`] plays as the product does, or breaks one thing of the driver or the services on purpose: the invariants must
+//! notice, or they prove nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use pavane_core::engine::{
     Call, Certainty, Command, Effect, Event, Host, HttpRequest, Input, Message, Outcome, Rejected, Request, Start,
@@ -35,6 +35,10 @@ pub struct Run {
     pub steps: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Messages and answers that came again.
+    pub duplicates: u64,
 }
 
 /// One thing that is broken on purpose.
@@ -87,81 +91,47 @@ impl Breakage {
     ];
 }
 
-/// Runs one schedule.
+/// Runs one schedule over services of their own seed, and tells what the reference is asked about.
 ///
 /// # Errors
 /// What broke, and what happened up to there.
-pub fn run(program: &Program, seed: u64) -> Result<Run, (String, Vec<String>)> {
-    run_broken(program, seed, None)
-}
-
-/// Runs one schedule with something broken.
-///
-/// # Errors
-/// What broke, and what happened up to there.
-pub fn run_broken(program: &Program, seed: u64, breakage: Option<Breakage>) -> Result<Run, (String, Vec<String>)> {
-    // A trace costs more than the run: it is written when there is something to tell, by the same run once more.
-    let mut world = world(program, seed, seed, breakage, false);
+pub fn watch(
+    program: &Program,
+    seed: u64,
+    services: u64,
+    breakage: Option<Breakage>,
+    calm: bool,
+) -> Result<(Run, Watched), (String, Vec<String>)> {
+    let mut world = world(program, seed, services, breakage, calm);
     play(&mut world).or_else(|_| {
-        world = self::world(program, seed, seed, breakage, false);
+        world = self::world(program, seed, services, breakage, calm);
         world.tracing = true;
         play(&mut world)
     })?;
-    Ok(world.run)
+    let record = world.parts[0].state.record(program);
+    let World { run, given, services, history, .. } = world;
+    Ok((run, Watched { record, given, order: services.order, history }))
 }
 
-/// Runs one schedule in which only services refuse; what is seen from outside.
-///
-/// # Errors
-/// What broke, and what happened up to there.
-pub fn observe(program: &Program, seed: u64, services: u64) -> Result<Observation, (String, Vec<String>)> {
-    let mut world = world(program, seed, services, None, true);
+/// What is kept of a run.
+#[derive(Debug)]
+pub struct Watched {
+    /// The instance at its end.
+    pub record: pavane_core::record::WorkflowInstance,
+    /// Answers that reached it, by key.
+    pub given: BTreeMap<String, Vec<Outcome>>,
+    /// Keys in the order in which services executed them.
+    pub order: Vec<String>,
+    /// What every location committed.
+    pub history: Vec<JournalEntry>,
+}
+
+/// What happens in a run, line by line.
+pub fn trace(program: &Program, seed: u64, services: u64, calm: bool) -> Vec<String> {
+    let mut world = world(program, seed, services, None, calm);
     world.tracing = true;
-    play(&mut world)?;
-    Ok(Observation::of(&world))
-}
-
-/// What a run looks like from outside, wherever its tasks ran.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
-    /// Status, output and error of the instance.
-    pub end: String,
-    /// Requests that services executed: the key and what was asked.
-    pub calls: BTreeSet<String>,
-    /// Keys that were undone.
-    pub undone: BTreeSet<String>,
-    /// Ids of the events published.
-    pub emitted: BTreeSet<String>,
-    /// Whether a branch was stopped for a fault of a sibling: how far it came, time decided.
-    pub raced: bool,
-}
-
-impl Observation {
-    fn of(world: &World<'_>) -> Observation {
-        let record = world.parts[0].state.record(world.program);
-        let emitted = events(&world.history).filter_map(|event| match event {
-            Event::Emitted { event, .. } => Some(event.id()),
-            _ => None,
-        });
-        Observation {
-            end: timeless(&format!(
-                "{} {:?} {:?} {:?}",
-                record.status.as_str(),
-                record.output,
-                record.error,
-                record.compensation.status
-            )),
-            calls: world
-                .services
-                .answers
-                .iter()
-                .map(|(key, answer)| timeless(&format!("{key} {}", answer.request)))
-                .collect(),
-            undone: world.services.answers.values().filter(|a| a.effect).filter_map(|a| a.undoes.clone()).collect(),
-            emitted: emitted.collect(),
-            raced: events(&world.history).any(|event| matches!(event, Event::Fenced { .. })),
-        }
-    }
+    drop(world.play());
+    world.trace
 }
 
 fn play(world: &mut World<'_>) -> Result<(), (String, Vec<String>)> {
@@ -176,6 +146,7 @@ fn world(program: &Program, seed: u64, services: u64, breakage: Option<Breakage>
         parts: program.locations().iter().map(Part::at).collect(),
         p: 0,
         history: Vec::new(),
+        given: BTreeMap::new(),
         messages: Vec::new(),
         late: Vec::new(),
         events: Vec::new(),
@@ -198,6 +169,8 @@ struct World<'a> {
     p: usize,
     /// What every part committed, in the order of the commits.
     history: Vec<JournalEntry>,
+    /// Answers that were taken, by key.
+    given: BTreeMap<String, Vec<Outcome>>,
     /// Messages sent and durable. They are delivered in any order.
     messages: Vec<Posted>,
     /// Requests that were given up and may still arrive.
@@ -318,6 +291,7 @@ impl World<'_> {
     fn deliver(&mut self, noisy: bool) -> Result<(), String> {
         let index = self.chance.below(self.messages.len());
         let again = noisy && self.chance.percent(12);
+        self.run.duplicates += u64::from(again);
         let posted = if again { self.messages[index].clone() } else { self.messages.swap_remove(index) };
         if again {
             self.messages[index].delivered = true;
@@ -444,6 +418,7 @@ impl World<'_> {
     fn answer(&mut self, noisy: bool) -> Result<(), String> {
         let index = self.chance.below(self.parts[self.p].answers.len());
         let command = if noisy && self.chance.percent(10) {
+            self.run.duplicates += 1;
             self.parts[self.p].answers[index].clone()
         } else {
             self.parts[self.p].answers.swap_remove(index)
@@ -509,7 +484,9 @@ impl World<'_> {
     }
 
     fn pass_time(&mut self) -> Result<(), String> {
-        let busy = self.parts.iter().any(|part| !part.answers.is_empty()) || !self.messages.is_empty();
+        // An answer that nobody waits for any more keeps nobody busy.
+        let answers = |part: &Part| !part.answers.is_empty() && !part.state.is_idle();
+        let busy = self.parts.iter().any(answers) || !self.messages.is_empty();
         let next = self.parts.iter().enumerate().filter_map(|(p, part)| Some((part.state.next_timer()?, p))).min();
         match next {
             Some((at, p)) if !busy || (!self.calm && self.chance.percent(20)) => {
@@ -530,10 +507,13 @@ impl World<'_> {
         if !matches!(command, Command::Outcome { .. }) {
             self.commit_waiting()?;
         }
-        match self.decide(command)? {
-            Some(step) => self.commit(step),
-            None => Ok(()),
+        let answer = self.answer_of(&command);
+        let Some(step) = self.decide(command)? else { return Ok(()) };
+        self.commit(step)?;
+        if let Some((key, outcome)) = answer {
+            self.given.entry(key).or_default().push(outcome);
         }
+        Ok(())
     }
 
     /// What is refused changes nothing.
@@ -587,8 +567,18 @@ impl World<'_> {
         }
         self.parts[self.p].journal.push(step.entry.clone());
         self.history.push(step.entry);
+        self.run.messages += step.send.len() as u64;
         self.post(&step.send);
         Ok(())
+    }
+
+    /// The key that an answer is for.
+    fn answer_of(&self, command: &Command) -> Option<(String, Outcome)> {
+        let Command::Outcome { call, outcome } = command else { return None };
+        self.parts[self.p].state.outstanding().into_iter().find_map(|effect| match effect {
+            Effect::Call(owed) if owed.id == *call => Some((owed.key, outcome.clone())),
+            _ => None,
+        })
     }
 
     /// What a broken driver does: the effects first, and then perhaps a crash before the commit.
@@ -650,13 +640,6 @@ impl World<'_> {
 /// Events of a journal, in order.
 pub fn events(journal: &[JournalEntry]) -> impl Iterator<Item = Event> {
     journal.iter().flat_map(|entry| serde_json::from_str::<Vec<Event>>(&entry.payload).unwrap_or_default())
-}
-
-/// A text without the times in it: they are the schedule's.
-fn timeless(text: &str) -> String {
-    let mut parts = text.split("\"time\":\"");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |out, part| out + part.split_once('"').map_or("", |(_, rest)| rest))
 }
 
 fn short(key: &str) -> &str {

@@ -1,7 +1,8 @@
 //! Services that keep books: what a key did, how often it was asked, what was undone.
 //!
 //! A service answers a key always the same (it stores its answers), as a service that honours `Idempotency-Key` does.
-//! What it answers follows from the seed, the task and the epoch, not from the order of calls.
+//! What it answers follows from the seed and the key, not from the order of calls: the same work gets the same answer
+//! wherever and whenever it is done.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,6 @@ pub struct Services {
     pub answers: BTreeMap<String, Answer>,
     /// Keys in the order of their first execution.
     pub order: Vec<String>,
-    calls: BTreeMap<String, u64>,
     /// Inputs of sub-workflows by their ids.
     children: BTreeMap<String, String>,
     /// Keys whose work was done more than once.
@@ -65,13 +65,7 @@ impl Services {
             }
             return Ok(answer.outcome.clone());
         }
-        let nth = self.calls.entry(call.reference.to_string()).or_default();
-        *nth += 1;
-        let nth = *nth;
-        let outcome = match &call.compensates {
-            Some(_) => self.undo_outcome(&http.uri, nth),
-            None => outcome(chance::of(self.seed, &format!("{}#{nth}", http.uri))),
-        };
+        let outcome = answer(self.seed, &call.key, call.compensates.is_some());
         let effect = matches!(outcome, Outcome::Success(_)) && !(false_undo && call.compensates.is_some());
         if let (Some(forward), true) = (&call.compensates, effect) {
             self.undo(forward, &call.key)?;
@@ -94,12 +88,7 @@ impl Services {
         if *known != input {
             return Err(format!("sub-workflow {} was started again with another input:\n{known}\n{input}", child.id));
         }
-        let chance = chance::of(self.seed, &child.id) % 100;
-        Ok(match (child.wait, chance) {
-            (false, _) => Ok(Value::NULL),
-            (true, 0..15) => Err(Problem { status: 422, ..Kind::Runtime.problem("the sub-workflow failed") }),
-            _ => Ok(Value::object([("child", Value::integer(chance as i64))])),
-        })
+        Ok(child_end(self.seed, &child.id, child.wait))
     }
 
     /// Forgets what it answered to a key, as a service must not: what it did stays.
@@ -120,26 +109,34 @@ impl Services {
         Ok(())
     }
 
-    /// Compensations fail now and then, mostly in a way that passes.
-    fn undo_outcome(&self, uri: &str, nth: u64) -> Outcome {
-        match chance::of(self.seed, &format!("undo {uri}#{nth}")) % 100 {
-            0..8 => failure(503, Certainty::Definite),
-            8..10 => failure(400, Certainty::Definite),
-            _ => Outcome::Success(Value::NULL),
-        }
-    }
-
     /// Whether a key's effect was undone.
     pub fn undone(&self, key: &str) -> bool {
         self.answers.values().any(|a| a.effect && a.undoes.as_deref() == Some(key))
     }
 }
 
-fn outcome(chance: u64) -> Outcome {
-    match chance % 100 {
-        0..7 => failure(402, Certainty::Definite),
-        7..13 => failure(503, Certainty::Definite),
-        _ => Outcome::Success(Value::object([("id", Value::integer((chance % 1_000) as i64))])),
+/// What a key is answered. Compensations fail now and then, mostly in a way that passes.
+pub fn answer(seed: u64, key: &str, undoes: bool) -> Outcome {
+    let chance = chance::of(seed, key);
+    match (undoes, chance % 100) {
+        (true, 0..8) => failure(503, Certainty::Definite),
+        (true, 8..10) => failure(400, Certainty::Definite),
+        (true, _) => Outcome::Success(Value::NULL),
+        (false, 0..7) => failure(402, Certainty::Definite),
+        (false, 7..13) => failure(503, Certainty::Definite),
+        _ => Outcome::Success(Value::object([("id", Value::integer((chance / 100 % 1_000) as i64))])),
+    }
+}
+
+/// How a sub-workflow ends.
+///
+/// # Errors
+/// Its error.
+pub fn child_end(seed: u64, id: &str, wait: bool) -> Result<Value, Problem> {
+    match (wait, chance::of(seed, id) % 100) {
+        (false, _) => Ok(Value::NULL),
+        (true, 0..15) => Err(Problem { status: 422, ..Kind::Runtime.problem("the sub-workflow failed") }),
+        (true, chance) => Ok(Value::object([("child", Value::integer(chance as i64))])),
     }
 }
 

@@ -2,31 +2,35 @@
 
 use serde_json::Value;
 
-use crate::{Failure, Placement, generate, placements, schedule};
+use crate::Failure;
+use crate::equivalence::{Explored, examine};
 
-/// Schedules tried for each smaller document: taking a task out shifts the schedule of the seed.
-const TRIES: u64 = 300;
+/// Seeds tried for each smaller document: taking a task out shifts what the seed decides.
+const TRIES: u64 = 40;
+/// Schedules of each.
+const SCHEDULES: u64 = 4;
+/// Smaller documents tried, at most: a failure is to be told within seconds.
+const MAX_CANDIDATES: usize = 400;
 
-/// The smallest failing document found, with its seed and trace.
-pub fn shrink(document: Value, placement: Placement, seed: u64) -> Failure {
-    let mut best = (document, seed);
+/// The smallest failing document found, with its seeds and trace.
+pub fn shrink(document: &Value, failure: Failure) -> Failure {
+    let (from, schedules) = (failure.from, failure.schedules);
+    let mut best = (document.clone(), failure);
+    let mut left = MAX_CANDIDATES;
     while let Some(smaller) = candidates(&best.0).into_iter().find_map(|candidate| {
-        let seed = failing_seed(&candidate, placement, best.1)?;
-        Some((candidate, seed))
+        left = left.checked_sub(1)?;
+        let failure = failing(&candidate, best.1.from)?;
+        Some((candidate, failure))
     }) {
         best = smaller;
     }
-    let (document, seed) = best;
-    let (broken, trace) = match placements(&document) {
-        Ok(programs) => schedule::run(placement.of(&programs), seed).err().unwrap_or_default(),
-        Err(broken) => (broken, Vec::new()),
-    };
-    Failure { seed, document: generate::text(&document), broken, trace }
+    // The seed that replays it belongs to the document as it was generated.
+    Failure { from, schedules, ..best.1 }
 }
 
-fn failing_seed(document: &Value, placement: Placement, first: u64) -> Option<u64> {
-    let programs = placements(document).ok()?;
-    (0..TRIES).map(|n| first.wrapping_add(n)).find(|seed| schedule::run(placement.of(&programs), *seed).is_err())
+fn failing(document: &Value, first: u64) -> Option<Failure> {
+    let seeds = (0..TRIES).map(|n| first.wrapping_add(n));
+    seeds.filter_map(|seed| examine(document, seed, SCHEDULES, None, &mut Explored::default()).err()).map(|f| *f).next()
 }
 
 /// Every document with one thing less: a task of a list, an option of a task, or a task replaced by its body.
@@ -59,7 +63,7 @@ fn candidates(document: &Value) -> Vec<Value> {
     out
 }
 
-const OPTIONS: [&str; 6] = ["timeout", "then", "if", "retry", "errors", "metadata"];
+const OPTIONS: [&str; 7] = ["timeout", "then", "if", "retry", "errors", "metadata", "export"];
 
 fn visit(value: &Value, path: &str, paths: &mut Vec<String>) {
     match value {
