@@ -154,7 +154,7 @@ pub fn examine(
         explored.crashes += run.crashes;
         explored.messages += run.messages;
         explored.duplicates += run.duplicates;
-        if !covered || observe::interfered(&watched).is_some() {
+        if !covered || breakage.is_some() || observe::interfered(&watched).is_some() {
             continue;
         }
         let observed = observe::observed(&watched);

@@ -54,6 +54,7 @@ impl<'a> Walk<'a> {
                     thread.last.extend(last);
                     false
                 }
+                Entry::Settled => false,
                 Entry::Stuck => true,
             };
             if halted {
@@ -70,7 +71,7 @@ impl<'a> Walk<'a> {
             match entry {
                 Entry::Task(done) => drop(self.expected.end.unresolved.insert(done.key.clone())),
                 Entry::Parallel(branches) => branches.iter().for_each(|branch| self.leave(branch)),
-                Entry::Losers(_) | Entry::Stuck => {}
+                Entry::Losers(_) | Entry::Settled | Entry::Stuck => {}
             }
         }
     }

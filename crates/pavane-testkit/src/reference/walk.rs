@@ -77,6 +77,8 @@ pub(super) enum Entry<'a> {
     Parallel(Vec<Vec<Entry<'a>>>),
     /// Losers of a race: their last calls come before what follows.
     Losers(Vec<String>),
+    /// A call whose outcome was unknown and is known now. It stays so that positions in the log do.
+    Settled,
     /// Something here could not be undone.
     Stuck,
 }
@@ -365,8 +367,6 @@ impl<'a> Walk<'a> {
             thread.limits.truncate(around.2);
             let Err(Leave::Fault(problem)) = result else { return result.map(|()| task.then.clone()) };
             self.maybe_stopped(thread)?;
-            // What an earlier attempt left open may have been settled, and its entry be gone.
-            let mark = mark.min(thread.log.len());
             if thread.log[mark..].iter().any(Entry::is_stuck) {
                 return Err(problem.into());
             }
@@ -626,7 +626,11 @@ impl<'a> Walk<'a> {
 impl Thread<'_> {
     /// What is known of a call replaces that nothing was.
     pub fn forget(&mut self, address: &str) {
-        self.log.retain(|entry| !matches!(entry, Entry::Task(done) if !done.certain && done.address == address));
+        let unknown =
+            |entry: &Entry<'_>| matches!(entry, Entry::Task(done) if !done.certain && done.address == address);
+        for entry in self.log.iter_mut().filter(|entry| unknown(entry)) {
+            *entry = Entry::Settled;
+        }
     }
 }
 
@@ -635,7 +639,7 @@ impl Entry<'_> {
         match self {
             Entry::Stuck => true,
             Entry::Parallel(branches) => branches.iter().flatten().any(Entry::is_stuck),
-            Entry::Task(_) | Entry::Losers(_) => false,
+            Entry::Task(_) | Entry::Losers(_) | Entry::Settled => false,
         }
     }
 }
