@@ -159,20 +159,8 @@ impl State {
     fn resumed(&mut self, at: Timestamp) {
         let Some(since) = self.suspended.take() else { return };
         let pause = at.since(since).max(0);
-        let shift = |deadline: &mut Option<Timestamp>| *deadline = deadline.map(|d| d.plus_millis(pause));
-        shift(&mut self.deadline);
-        for token in self.tokens.values_mut() {
-            shift(&mut token.deadline);
-            if let Pending::Call(call) = &mut token.pending {
-                shift(&mut call.deadline);
-            }
-            for frame in &mut token.frames {
-                shift(&mut frame.deadline);
-                if let Role::Try(attempt) = &mut frame.role {
-                    shift(&mut attempt.deadline);
-                }
-            }
-        }
+        self.deadline = self.deadline.map(|deadline| deadline.plus_millis(pause));
+        self.tokens.values_mut().for_each(|token| token.extend_deadlines(pause));
         self.parked.clear();
     }
 

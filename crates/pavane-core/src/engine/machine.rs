@@ -240,6 +240,9 @@ impl<'a> Machine<'a> {
             self.runs = 0;
             return too_much(format!("{MAX_RUNS_PER_STEP} tasks ran without waiting for anything: a jump in circles?"));
         }
+        if self.is_out_of_numbers() {
+            return too_much("the instance began 16 million tasks at one location: split it into sub-workflows".into());
+        }
         if self.token(t).is_some_and(|token| token.frames.len() >= MAX_FRAMES) {
             return too_much(format!("tasks nest deeper than {MAX_FRAMES}"));
         }

@@ -325,9 +325,9 @@ impl Machine<'_> {
             return Err(Rejected::Conflict("the instance has failed and undoes what it did".into()));
         }
         self.emit(Event::CancelRequested { reason });
-        let parked = self.wake_up();
+        let (parked, paused) = self.wake_up();
         self.fence(ROOT, false);
-        self.take_parked(parked);
+        self.take_parked(parked, paused);
         Ok(Cause { event_type: "cancel.requested", ..Cause::default() })
     }
 
@@ -346,25 +346,24 @@ impl Machine<'_> {
         if self.state.suspended.is_none() {
             return Err(Rejected::Conflict("the instance is not suspended".into()));
         }
-        let parked = self.wake_up();
-        self.take_parked(parked);
+        let (parked, paused) = self.wake_up();
+        self.take_parked(parked, paused);
         Ok(Cause { event_type: "resumed", ..Cause::default() })
     }
 
-    /// Ends a suspension; gives what came in the meantime.
-    fn wake_up(&mut self) -> Vec<Parked> {
-        if self.state.suspended.is_none() {
-            return Vec::new();
-        }
+    /// Ends a suspension; gives what came in the meantime, and for how many milliseconds it lasted.
+    fn wake_up(&mut self) -> (Vec<Parked>, i64) {
+        let Some(since) = self.state.suspended else { return (Vec::new(), 0) };
+        let paused = self.now.since(since).max(0);
         let parked = self.state.parked.clone();
         self.emit(Event::Resumed {});
         if self.host.here.is_engine() {
             self.order_suspension(false);
         }
-        parked
+        (parked, paused)
     }
 
-    fn take_parked(&mut self, parked: Vec<Parked>) {
+    fn take_parked(&mut self, parked: Vec<Parked>, paused: i64) {
         for input in parked {
             // What has become stale meanwhile is dropped, as it would have been.
             let _ = match input {
@@ -374,7 +373,7 @@ impl Machine<'_> {
                 }
                 Parked::Event { event } => self.event(event),
                 Parked::Message { message } => {
-                    self.take_parked_message(*message);
+                    self.take_parked_message(*message, paused);
                     Ok(Cause::default())
                 }
             };

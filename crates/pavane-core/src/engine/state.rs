@@ -409,6 +409,21 @@ impl Token {
         &self.frames[from..]
     }
 
+    /// Moves every deadline of the token by as many milliseconds as it could do nothing.
+    pub fn extend_deadlines(&mut self, pause: i64) {
+        let extend = |deadline: &mut Option<Timestamp>| *deadline = deadline.map(|d| d.plus_millis(pause));
+        extend(&mut self.deadline);
+        if let Pending::Call(call) = &mut self.pending {
+            extend(&mut call.deadline);
+        }
+        for frame in &mut self.frames {
+            extend(&mut frame.deadline);
+            if let Role::Try(attempt) = &mut frame.role {
+                extend(&mut attempt.deadline);
+            }
+        }
+    }
+
     /// The soonest deadline that binds what the token does now.
     pub fn soonest_deadline(&self) -> Option<Timestamp> {
         let around = if self.rolling_back() { None } else { self.deadline };

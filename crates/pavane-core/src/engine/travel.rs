@@ -17,6 +17,9 @@ use crate::record::Status;
 /// Room for the numbers of tokens and runs of each location: they are unique in the instance without asking anybody.
 const NUMBERS: u32 = 1 << 24;
 
+/// How many of them are kept for undoing what was done.
+const KEPT_FOR_UNDOING: u32 = 1 << 16;
+
 impl Machine<'_> {
     /// The number of the next token born here.
     pub fn next_token(&self) -> u32 {
@@ -26,6 +29,12 @@ impl Machine<'_> {
     /// The number of the next run of a task here.
     pub fn next_run(&self) -> u32 {
         self.state.next_run.max(self.numbers_from() + 1)
+    }
+
+    /// Whether so much was begun here that further numbers would be those of another location.
+    pub fn is_out_of_numbers(&self) -> bool {
+        let last = self.numbers_from().saturating_add(NUMBERS - KEPT_FOR_UNDOING);
+        self.program.locations().len() > 1 && self.next_run().max(self.next_token()) >= last
     }
 
     fn numbers_from(&self) -> u32 {
@@ -255,13 +264,17 @@ impl Machine<'_> {
         if on && self.state.suspended.is_none() && self.state.ended.is_none() {
             self.emit(Event::Suspended {});
         } else if !on {
-            let parked = self.wake_up();
-            self.take_parked(parked);
+            let (parked, paused) = self.wake_up();
+            self.take_parked(parked, paused);
         }
     }
 
-    /// Takes what came while suspended: tokens first have to be put where they were going.
-    pub(super) fn take_parked_message(&mut self, message: Message) {
+    /// Takes what came while suspended: tokens first have to be put where they were going, with what is left of their
+    /// time. `paused` is in milliseconds.
+    pub(super) fn take_parked_message(&mut self, mut message: Message, paused: i64) {
+        if let Body::Token { token, .. } = &mut message.body {
+            token.extend_deadlines(paused);
+        }
         let (body, redelivered) = (message.body.clone(), message.redelivered);
         self.emit(Event::Admitted { message: Box::new(message) });
         self.arrive(body, redelivered);
