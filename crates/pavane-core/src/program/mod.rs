@@ -5,14 +5,18 @@
 
 mod compile;
 mod explain;
+mod facts;
 mod node;
 mod place;
+mod slice;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use explain::{Cost, Explanation, HandOver, Participant, TaskPlace};
 pub use node::*;
+pub use slice::{Coupling, Next, Slice, Trigger, coupling};
 
 use crate::definition::{self, Definition, Diagnostic, Document, Mode};
 use crate::engine::Subscription;
@@ -36,6 +40,8 @@ pub struct Program {
     timeout: Option<DurationCode>,
     secrets: Vec<String>,
     subscriptions: Vec<Subscription>,
+    /// Digests of the documents it refers to by URI.
+    resources: BTreeMap<String, String>,
     /// The engine, then the services that take part, by name.
     locations: Vec<Location>,
 }
