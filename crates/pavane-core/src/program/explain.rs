@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::ways::{Step, Ways, lists};
+use super::ways::{Step, Ways};
 use super::*;
 
 /// A placed program, explained.
@@ -20,6 +20,14 @@ pub struct Explanation {
     pub hand_overs: Vec<HandOver>,
     /// The way through the document when every task succeeds, each loop is taken once and no `switch` jumps.
     pub straight: Cost,
+    /// Single ways through the document: the straight one, each outcome of a `switch`, each call that fails.
+    pub paths: Vec<PathCost>,
+    /// How many more ways there are than listed.
+    pub paths_left_out: usize,
+    /// Where a rollback may go.
+    pub rollbacks: Vec<Rollback>,
+    /// Who may see which data.
+    pub exposure: Vec<Exposure>,
 }
 
 /// Where a task runs.
@@ -51,6 +59,12 @@ pub struct Participant {
     pub to: BTreeSet<Location>,
     /// Names of the functions it undoes work with.
     pub undoes: Vec<String>,
+    /// How many others hand work to it.
+    pub fan_in: usize,
+    /// To how many others it hands work.
+    pub fan_out: usize,
+    /// Digest of its slice: equal digest, nothing new for it.
+    pub slice: String,
 }
 
 /// A message that brings a token.
@@ -67,21 +81,20 @@ pub struct HandOver {
     pub what: String,
 }
 
-/// What a way through the document takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Cost {
-    /// Messages.
-    pub messages: u32,
-    /// The most that follow one another.
-    pub hops: u32,
-    /// Calls to services.
-    pub calls: u32,
+/// A way that a rollback may take a token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Rollback {
+    /// Where work failed.
+    pub from: Location,
+    /// Who may have something to undo, itself or through its function.
+    pub to: Location,
 }
 
 impl Program {
     /// Explains where its tasks run and who hands work to whom.
     pub fn explain(&self) -> Explanation {
-        let hand_overs = hand_overs(&Ways::of(self));
+        let ways = Ways::of(self);
+        let hand_overs = hand_overs(&ways);
         let undo = |node: &Node| node.undo.as_ref().map(|undo| self.node(undo.function));
         let mut order = Vec::new();
         self.in_order(self.entry, &mut order);
@@ -108,65 +121,26 @@ impl Program {
             let others = |one: fn(&HandOver) -> &Location, other: fn(&HandOver) -> &Location| {
                 hand_overs.iter().filter(|hand| one(hand) == here).map(|hand| other(hand).clone()).collect()
             };
+            let from: BTreeSet<Location> = others(|hand| &hand.to, |hand| &hand.from);
+            let to: BTreeSet<Location> = others(|hand| &hand.from, |hand| &hand.to);
             Participant {
                 name: here.clone(),
                 does: own.map(|node| node.name.to_string()).collect(),
-                from: others(|hand| &hand.to, |hand| &hand.from),
-                to: others(|hand| &hand.from, |hand| &hand.to),
+                fan_in: from.len(),
+                fan_out: to.len(),
+                from,
+                to,
                 undoes: undoes.map(|node| node.name.to_string()).collect(),
+                slice: self.slice(&ways, here).digest,
             }
         });
         let (tasks, participants) = (tasks.collect(), participants.collect());
-        Explanation { tasks, participants, hand_overs: hand_overs.into_iter().collect(), straight: self.straight() }
-    }
-
-    fn straight(&self) -> Cost {
-        let (at, mut cost) = self.straight_list(self.entry, Location::Engine);
-        if !at.is_engine() {
-            cost.messages += 1;
-            cost.hops += 1;
-        }
-        cost
-    }
-
-    fn straight_list(&self, first: Option<NodeId>, mut at: Location) -> (Location, Cost) {
-        let mut sum = Cost::default();
-        let mut next = first;
-        while let Some(id) = next {
-            let node = self.node(id);
-            let hop = u32::from(node.location.as_ref().is_some_and(|to| *to != at));
-            at = node.location.clone().unwrap_or(at);
-            let calls = u32::from(matches!(node.act, Act::Http(_) | Act::OpenApi(_) | Act::Function { .. }));
-            sum = Cost { messages: sum.messages + hop, hops: sum.hops + hop, calls: sum.calls + calls };
-            let inner = match &node.act {
-                Act::Fork { branches, .. } => {
-                    let mut widest = 0;
-                    for branch in branches {
-                        let (end, cost) = self.straight_list(Some(*branch), at.clone());
-                        let report = u32::from(end != at);
-                        sum.messages += cost.messages + report;
-                        sum.calls += cost.calls;
-                        widest = widest.max(cost.hops + report);
-                    }
-                    sum.hops += widest;
-                    None
-                }
-                act => lists(act).into_iter().next().map(|(first, _)| first),
-            };
-            if let Some(first) = inner {
-                let (end, cost) = self.straight_list(Some(first), at);
-                at = end;
-                sum.messages += cost.messages;
-                sum.hops += cost.hops;
-                sum.calls += cost.calls;
-            }
-            next = match node.flow {
-                Flow::Continue => node.next,
-                Flow::Goto(to) if to > id => Some(to),
-                _ => None,
-            };
-        }
-        (at, sum)
+        let (paths, paths_left_out) = self.paths();
+        let straight = paths.first().map(|path| path.cost).unwrap_or_default();
+        let (exposure, rollbacks) = exposure::exposure(&ways);
+        let rollbacks = rollbacks.into_iter().map(|(from, to)| Rollback { from, to }).collect();
+        let hand_overs = hand_overs.into_iter().collect();
+        Explanation { tasks, participants, hand_overs, straight, paths, paths_left_out, rollbacks, exposure }
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod compile;
 mod explain;
+mod exposure;
 mod facts;
 mod node;
+mod paths;
 mod place;
 mod slice;
 mod ways;
@@ -14,12 +16,15 @@ mod ways;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use explain::{Cost, Explanation, HandOver, Participant, TaskPlace};
+pub use explain::{Explanation, HandOver, Participant, Rollback, TaskPlace};
+pub use exposure::{Exposure, Reason};
 pub use node::*;
+pub use paths::{Cost, PathCost};
 pub use slice::{Coupling, Next, Slice, Trigger, coupling};
 
 use crate::definition::{self, Definition, Diagnostic, Document, Mode};
 use crate::engine::Subscription;
+use crate::expression::Template;
 use crate::value::Value;
 
 /// The version of everything that gives a document its meaning. It is part of every digest: raise it when the same
