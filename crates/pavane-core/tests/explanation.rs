@@ -29,8 +29,8 @@ fn ways(explanation: &Explanation) -> Vec<String> {
 /// `at reason` for everybody who may see a piece of data.
 fn seen(explanation: &Explanation, data: &str) -> Vec<String> {
     let row = explanation.exposure.iter().find(|row| row.data == data);
-    let row = row.unwrap_or_else(|| panic!("{data} is not among {:?}", explanation.exposure));
-    row.seen_by.iter().map(|(at, reason)| format!("{} {}", at.name(), reason.as_str())).collect()
+    assert!(row.is_some(), "{data} is not among {:?}", explanation.exposure);
+    row.unwrap().seen_by.iter().map(|(at, reason)| format!("{} {}", at.name(), reason.as_str())).collect()
 }
 
 #[test]
