@@ -168,7 +168,7 @@ fn an_explanation_tells_who_hands_work_to_whom() {
         ),
         (
             format!("do: [ t: {{ try: [ {a}, {b} ], catch: {{ retry: {{ delay: PT1S }} }} }} ]"),
-            vec!["a > at-b > b", "a > end > engine", "b > at-a > a", "b > end > engine", "engine > at-a > a"],
+            vec!["a > at-b > b", "b > at-a > a", "b > end > engine", "engine > at-a > a"],
         ),
     ] {
         let given = hand_overs(&tasks);

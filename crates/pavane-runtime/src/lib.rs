@@ -12,10 +12,12 @@ mod participant;
 mod records;
 mod registry;
 pub mod services;
+mod stuck;
 
 pub use engine::*;
 pub use records::Cursor;
 pub(crate) use records::replay;
+pub use stuck::{Missing, Progress, STUCK_AFTER, Standing};
 
 /// The clock of the whole process: nothing else asks for the time.
 pub(crate) fn now() -> pavane_core::Timestamp {

@@ -73,6 +73,11 @@ impl Engine {
 }
 
 impl Observer {
+    /// Whom it observes, and where that one keeps what it sends.
+    pub fn sender(&self) -> (String, Arc<dyn Store>) {
+        (self.location.name().to_owned(), self.source.clone())
+    }
+
     async fn catch_up(&self, home: &Engine) -> Result<(), Error> {
         let mut at = self.at.lock().await;
         let readers = ["steps", "tasks"].map(|what| format!("observe:{}:{what}", self.location.name()));

@@ -135,7 +135,7 @@ impl Engine {
     }
 
     /// An instance and its program, once what was done elsewhere is here.
-    async fn observed(&self, id: &str) -> Result<(WorkflowInstance, Option<Arc<Program>>), Error> {
+    pub(crate) async fn observed(&self, id: &str) -> Result<(WorkflowInstance, Option<Arc<Program>>), Error> {
         let record = self.instance(id).await?;
         let program = self.shared.registry.by_digest(&record.digest);
         if let Some(program) = program.as_ref().filter(|program| program.locations().len() > 1) {
@@ -155,7 +155,7 @@ pub(crate) fn replay(
 }
 
 /// As [`replay`], for what was observed of the location at this place in the program's list.
-fn replay_at(
+pub(crate) fn replay_at(
     store: &dyn Store,
     program: &Program,
     id: &str,

@@ -46,7 +46,7 @@ pub struct Running {
     pub sqlite: Option<Arc<Sqlite>>,
     /// The participants of the services, each with a store of its own.
     pub participants: Vec<Participant>,
-    config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
 }
 
 /// What a process did since its start.

@@ -21,12 +21,14 @@ mod task;
 mod timers;
 mod travel;
 mod types;
+mod waits;
 
 pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
 pub use message::Message;
 pub use state::State;
 pub use types::*;
+pub use waits::{Wait, WaitsFor};
 
 use machine::{Go, Machine, check};
 use message::Body;

@@ -60,6 +60,10 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
         timeout,
         secrets: definition.secrets.clone(),
         subscriptions,
+        resources: resources
+            .iter()
+            .map(|(uri, document)| (uri.clone(), id::digest(document.to_canonical_json().as_bytes())))
+            .collect(),
         locations: vec![Location::Engine],
         fleeting: compiler.fleeting,
     })

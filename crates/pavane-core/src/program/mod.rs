@@ -5,17 +5,26 @@
 
 mod compile;
 mod explain;
+mod exposure;
+mod facts;
 mod node;
+mod paths;
 mod place;
+mod slice;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use explain::{Cost, Explanation, HandOver, Participant, TaskPlace};
+pub use explain::{Explanation, HandOver, Participant, Rollback, TaskPlace};
+pub use exposure::{Exposure, Reason};
 pub use node::*;
+pub use paths::{Cost, PathCost};
+pub use slice::{Coupling, Next, Slice, Trigger, coupling};
 
 use crate::definition::{self, Definition, Diagnostic, Document, Mode};
 use crate::engine::Subscription;
+use crate::expression::Template;
 use crate::value::Value;
 
 /// The version of everything that gives a document its meaning. It is part of every digest: raise it when the same
@@ -36,6 +45,8 @@ pub struct Program {
     timeout: Option<DurationCode>,
     secrets: Vec<String>,
     subscriptions: Vec<Subscription>,
+    /// Digests of the documents it refers to by URI.
+    resources: BTreeMap<String, String>,
     /// The engine, then the services that take part, by name.
     locations: Vec<Location>,
     /// Whether any expression reads what another evaluation of the same step would find changed.

@@ -7,6 +7,7 @@ mod bus;
 mod children;
 mod participants;
 mod pinned;
+mod stuck;
 mod support;
 
 use std::time::Duration;

@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 
 use crate::support::*;
 
-const TWO: &str = "- a: { call: http, with: { method: post, endpoint: 'http://s/a' } }
+pub const TWO: &str = "- a: { call: http, with: { method: post, endpoint: 'http://s/a' } }
 - b: { call: http, with: { method: post, endpoint: 'http://u/b' } }";
 
 /// A bus that keeps a copy of every message.
 #[derive(Clone, Debug, Default)]
-struct Tapped {
+pub struct Tapped {
     inner: Embedded,
     seen: Arc<Mutex<Vec<Outgoing>>>,
 }
@@ -40,14 +40,14 @@ impl Bus for Tapped {
     }
 }
 
-struct House {
-    home: Engine,
-    bus: Tapped,
-    stores: [Arc<Gate>; 3],
-    made: mpsc::UnboundedReceiver<Made>,
+pub struct House {
+    pub home: Engine,
+    pub bus: Tapped,
+    pub stores: [Arc<Gate>; 3],
+    pub made: mpsc::UnboundedReceiver<Made>,
 }
 
-async fn house() -> House {
+pub async fn house() -> House {
     let stores = [(); 3].map(|()| Gate::new(Arc::new(Memory::new())));
     let (script, made) = script();
     let services = ["s", "u"].map(str::to_owned).into();

@@ -138,6 +138,7 @@ pub(super) struct ListQuery {
     started_after: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+    stuck: Option<String>,
 }
 
 pub(super) async fn list(
@@ -146,6 +147,14 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query?;
     let bad = |what: String| ApiError::bad_request("invalid_query", what);
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, 1_000);
+    if let Some(after) = &query.stuck {
+        let others = [&query.workflow, &query.status, &query.mode, &query.correlation_id, &query.started_after];
+        if others.into_iter().chain([&query.cursor]).any(Option::is_some) {
+            return Err(bad("`stuck` goes with `limit` alone: it lists those that wait longest".into()));
+        }
+        return api.stuck(after, limit).await;
+    }
     let statuses: Result<Vec<Status>, ApiError> = query
         .status
         .iter()
@@ -166,7 +175,7 @@ pub(super) async fn list(
         mode: mode(query.mode.as_deref()).map_err(bad)?,
         correlation_id: query.correlation_id,
         started_after,
-        limit: query.limit.unwrap_or(PAGE).clamp(1, 1_000),
+        limit,
         cursor: query.cursor,
     };
     let page = api.running.engine.instances(filter).await?;

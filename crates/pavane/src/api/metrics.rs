@@ -13,7 +13,7 @@ use super::{ApiError, Shared};
 use crate::server::Running;
 
 #[derive(Debug)]
-struct Numbers(Running);
+struct Numbers(Running, usize);
 
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -45,6 +45,13 @@ impl Collector for Numbers {
                 counter.metric_type(),
             )?)?;
         }
+        let gauge = ConstGauge::new(i64::try_from(self.1).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(
+            "pavane_stuck_instances",
+            "Instances with work that nobody has taken for too long, as of a few seconds ago",
+            None,
+            gauge.metric_type(),
+        )?)?;
         let gauge = ConstGauge::new(i64::try_from(counters.active).unwrap_or(i64::MAX));
         gauge.encode(encoder.encode_descriptor(
             "pavane_instances_active",
@@ -57,7 +64,7 @@ impl Collector for Numbers {
 
 pub(super) async fn metrics(api: Shared) -> Result<impl IntoResponse, ApiError> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Numbers(api.running.clone())));
+    registry.register_collector(Box::new(Numbers(api.running.clone(), api.count_stuck().await?)));
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|e| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "metrics_failed", e.to_string()))?;

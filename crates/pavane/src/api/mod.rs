@@ -8,6 +8,7 @@ mod instances;
 mod letters;
 mod metrics;
 mod problem;
+mod stuck;
 mod workflows;
 
 use std::sync::Arc;
@@ -35,12 +36,13 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 pub struct Api {
     pub(crate) running: Running,
     max_body: usize,
+    stuck: stuck::Gauge,
 }
 
 impl Api {
     /// An API over a running engine.
     pub fn new(running: Running, max_body: Option<usize>) -> Api {
-        Api { running, max_body: max_body.unwrap_or(MAX_BODY) }
+        Api { running, max_body: max_body.unwrap_or(MAX_BODY), stuck: stuck::Gauge::default() }
     }
 }
 
@@ -73,6 +75,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances", get(instances::list))
         .route("/api/v1/instances/{id}", get(instances::one))
         .route("/api/v1/instances/{id}/tasks", get(instances::tasks))
+        .route("/api/v1/instances/{id}/progress", get(stuck::progress))
         .route("/api/v1/instances/{id}/events", get(instances::events))
         .route("/api/v1/instances/{id}/events/stream", get(instances::stream))
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))

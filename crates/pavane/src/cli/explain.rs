@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use pavane_core::definition;
-use pavane_core::program::{Explanation, Location, Program};
+use pavane_core::program::{Cost, Explanation, Location, Program};
 use serde_json::json;
 
 use super::{Done, Failure, OK, picture, print_json, stand_ins};
 use crate::config::Config;
+
+/// Of a page of text.
+const COLUMNS: usize = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -59,7 +62,11 @@ impl Explain {
         let program = Program::choreograph(&definition, &resources, &services).map_err(told)?;
         let explanation = program.explain();
         match self.format {
-            Format::Json => print_json(&json!(explanation)),
+            Format::Json => {
+                let mut all = json!(explanation);
+                all["slices"] = json!(program.slices());
+                print_json(&all);
+            }
             Format::Text => print!("{}", in_text(&program, &explanation)),
             Format::Mermaid => print!("{}", in_mermaid(&explanation)),
             Format::Svg => print!("{}", picture::svg(&title(&program, &explanation), &explanation)),
@@ -113,8 +120,87 @@ fn in_text(program: &Program, explanation: &Explanation) -> String {
             ("undoes by", participant.undoes.join(", ")),
         ];
         for (what, list) in lines.iter().filter(|(_, list)| !list.is_empty()) {
-            text.push_str(&format!("  {what:<9}  {list}\n"));
+            text.push_str(&wrapped(&format!("  {what:<9}  "), list));
         }
+        text.push_str(&format!("  slice      {}\n", participant.slice.get(..16).unwrap_or(&participant.slice)));
+    }
+    text.push_str(&knows(explanation));
+    text.push_str(&paths(explanation));
+    text.push_str(&exposure(explanation));
+    text
+}
+
+/// A list behind a head, broken at commas so that the page stays readable.
+fn wrapped(head: &str, list: &str) -> String {
+    let indent = " ".repeat(head.chars().count());
+    let mut lines = vec![head.to_owned()];
+    for (item, first) in list.split(", ").zip(std::iter::once(true).chain(std::iter::repeat(false))) {
+        let Some(line) = lines.last_mut() else { continue };
+        if first {
+            line.push_str(item);
+        } else if line.chars().count() + 2 + item.chars().count() < COLUMNS {
+            line.push_str(&format!(", {item}"));
+        } else {
+            line.push(',');
+            lines.push(format!("{indent}{item}"));
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Who hands work or rollbacks to whom. Columns are numbered as the rows are.
+fn knows(explanation: &Explanation) -> String {
+    let names: Vec<&Location> = explanation.participants.iter().map(|participant| &participant.name).collect();
+    let width = names.iter().map(|name| name.name().len()).max().unwrap_or(0);
+    let numbers = 1..=names.len();
+    if names.len() < 2 || width + names.len() * 4 + 20 > COLUMNS {
+        return String::new();
+    }
+    let heads: String = numbers.clone().map(|number| format!("{number:>4}")).collect();
+    let mut text =
+        format!("\nWHO SENDS TO WHOM: w work, u what has to be undone\n    {:<width$}{heads}   in  out\n", "");
+    for (participant, number) in explanation.participants.iter().zip(numbers) {
+        let here = &participant.name;
+        text.push_str(&format!("{number:>3} {:<width$}", here.name()));
+        for other in &names {
+            let undo = explanation.rollbacks.iter().any(|way| way.from == *here && way.to == **other);
+            let cell = match (participant.to.contains(*other), undo) {
+                (true, true) => "wu",
+                (true, false) => "w",
+                (false, true) => "u",
+                (false, false) => ".",
+            };
+            text.push_str(&format!("{cell:>4}"));
+        }
+        text.push_str(&format!("{:>5}{:>5}\n", participant.fan_in, participant.fan_out));
+    }
+    text
+}
+
+fn paths(explanation: &Explanation) -> String {
+    let width = explanation.paths.iter().map(|path| path.way.chars().count()).max().unwrap_or(0).clamp(3, 50);
+    let mut text = format!("\n{:<width$}  MESSAGES  HOPS  CALLS  UNDONE  ENDS\n", "WAY");
+    for path in &explanation.paths {
+        let Cost { messages, hops, calls } = path.cost;
+        let way: String = path.way.chars().take(width).collect();
+        text.push_str(&format!(
+            "{way:<width$}  {messages:>8}  {hops:>4}  {calls:>5}  {:>6}  {}\n",
+            path.undone, path.ends
+        ));
+    }
+    if explanation.paths_left_out > 0 {
+        text.push_str(&format!("and {} more\n", explanation.paths_left_out));
+    }
+    text
+}
+
+fn exposure(explanation: &Explanation) -> String {
+    let mut text = "\nWHO MAY SEE WHAT, beside the engine, which records everything\n".to_owned();
+    for row in &explanation.exposure {
+        let seen: Vec<String> =
+            row.seen_by.iter().map(|(at, reason)| format!("{} ({})", at.name(), reason.as_str())).collect();
+        let indent = " ".repeat(4);
+        text.push_str(&format!("{}\n{}", row.data, wrapped(&indent, &seen.join(", "))));
     }
     text
 }
@@ -136,6 +222,9 @@ fn in_mermaid(explanation: &Explanation) -> String {
     }
     for hand in &explanation.hand_overs {
         text.push_str(&format!("  {} -->|\"{}\"| {}\n", id(&hand.from), quoted(&hand.what), id(&hand.to)));
+    }
+    for way in &explanation.rollbacks {
+        text.push_str(&format!("  {} -.->|\"undo\"| {}\n", id(&way.from), id(&way.to)));
     }
     text
 }

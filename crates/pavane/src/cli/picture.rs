@@ -20,11 +20,12 @@ pub(super) fn svg(title: &str, explanation: &Explanation) -> String {
         let column = columns.iter().position(|other| *other == location).unwrap_or_default();
         MARGIN + column * WIDTH + WIDTH / 2
     };
-    let lines = explanation.participants.iter().map(|participant| participant.does.len()).max().unwrap_or(0);
+    // The last line is the slice's digest.
+    let lines = explanation.participants.iter().map(|participant| participant.does.len()).max().unwrap_or(0) + 1;
     let top = MARGIN + 2 * LINE;
     let head = (lines + 1) * LINE + LINE;
     let width = 2 * MARGIN + columns.len() * WIDTH;
-    let height = top + head + (hands.len() + 1) * STEP + MARGIN;
+    let height = top + head + (hands.len() + explanation.rollbacks.len() + 1) * STEP + MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
@@ -45,14 +46,19 @@ pub(super) fn svg(title: &str, explanation: &Explanation) -> String {
         for (task, line) in participant.does.iter().zip(2..) {
             svg.push_str(&text(centre, top + line * LINE + 2, "middle", "#333333", false, task));
         }
+        let digest = participant.slice.get(..12).unwrap_or(&participant.slice);
+        svg.push_str(&text(centre, bottom - 8, "middle", "#6b7280", false, digest));
     }
-    for (hand, line) in hands.iter().zip(1..) {
-        let (from, to, y) = (x(&hand.from), x(&hand.to), top + head + line * STEP);
+    // Work first, then what a rollback may add.
+    let work = hands.iter().map(|hand| (&hand.from, &hand.to, hand.what.as_str(), ""));
+    let undo = explanation.rollbacks.iter().map(|way| (&way.from, &way.to, "undo", " stroke-dasharray=\"6 4\""));
+    for ((from, to, what, dashes), line) in work.chain(undo).zip(1..) {
+        let (from, to, y) = (x(from), x(to), top + head + line * STEP);
         svg.push_str(&format!(
-            "<line x1=\"{from}\" y1=\"{y}\" x2=\"{to}\" y2=\"{y}\" stroke=\"#2f5d62\" stroke-width=\"1.5\" \
+            "<line x1=\"{from}\" y1=\"{y}\" x2=\"{to}\" y2=\"{y}\" stroke=\"#2f5d62\" stroke-width=\"1.5\"{dashes} \
              marker-end=\"url(#arrow)\"/>\n<circle cx=\"{from}\" cy=\"{y}\" r=\"3\" fill=\"#2f5d62\"/>\n"
         ));
-        svg.push_str(&text((from + to) / 2, y - 6, "middle", "#222222", false, &hand.what));
+        svg.push_str(&text((from + to) / 2, y - 6, "middle", "#222222", false, what));
     }
     svg.push_str("</svg>\n");
     svg

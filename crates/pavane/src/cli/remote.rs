@@ -141,6 +141,9 @@ pub(crate) struct Ps {
     /// Only in this mode.
     #[arg(long, value_enum)]
     mode: Option<ModeArgument>,
+    /// Only those with work that nobody has taken for so long; as long as the server has configured when no time is given.
+    #[arg(long, num_args = 0..=1, default_missing_value = "", value_parser = duration_or_none, conflicts_with_all = ["workflow", "status", "mode"])]
+    stuck: Option<String>,
     /// How many.
     #[arg(long, default_value_t = 20)]
     limit: usize,
@@ -155,9 +158,14 @@ impl Ps {
             path.extend(value.iter().map(|value| format!("&{name}={}", value.replace('/', "%2F"))));
         }
         path.extend(self.mode.map(|mode| format!("&mode={}", Mode::from(mode).as_str())));
+        path.extend(self.stuck.iter().map(|after| format!("&stuck={after}")));
         let body = self.at.get(&path).await?;
         if self.at.output == Output::Json {
             print_json(&body);
+            return Ok(OK);
+        }
+        if self.stuck.is_some() {
+            print!("{}", stuck(&body));
             return Ok(OK);
         }
         let instances = body["instances"].as_array().cloned().unwrap_or_default();
@@ -181,6 +189,46 @@ impl Ps {
         }
         Ok(OK)
     }
+}
+
+/// A length of time, which may be left out; as it was written.
+fn duration_or_none(text: &str) -> Result<String, String> {
+    if !text.is_empty() {
+        duration_argument(text)?;
+    }
+    Ok(text.to_owned())
+}
+
+/// Stuck instances, each with what should have come and what to do.
+fn stuck(body: &Value) -> String {
+    let instances = body["instances"].as_array().cloned().unwrap_or_default();
+    if instances.is_empty() {
+        return "no instance is stuck\n".into();
+    }
+    let mut text = String::new();
+    for instance in &instances {
+        let workflow =
+            format!("{}/{} {}", word(&instance["namespace"]), word(&instance["name"]), word(&instance["version"]));
+        text.push_str(&format!("{}  {workflow}\n{}", word(&instance["id"]), missing(&instance["stuck"])));
+    }
+    if body["all"] == false {
+        text.push_str("… there are more; see --limit\n");
+    }
+    text
+}
+
+/// A message that should have been taken.
+pub(super) fn missing(message: &Value) -> String {
+    let task = message["task"].as_str().map(|task| format!(" for {task}")).unwrap_or_default();
+    let reason = message["reason"].as_str().map(|why| format!("  dead letter: {why}\n")).unwrap_or_default();
+    format!(
+        "  expected: {}{task}\n  from {} to {}, since {}\n{reason}  {}\n",
+        word(&message["expected"]),
+        word(&message["from"]),
+        word(&message["to"]),
+        word(&message["since"]),
+        word(&message["remedy"])
+    )
 }
 
 #[derive(Debug, Args)]

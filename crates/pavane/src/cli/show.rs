@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::remote::{At, word};
+use super::remote::{At, missing, word};
 use super::{Done, OK, Output, print_json};
 
 #[derive(Debug, Args)]
@@ -18,13 +18,36 @@ impl Show {
     pub async fn run(self) -> Done {
         let instance = self.at.get(&format!("/api/v1/instances/{}", self.id)).await?;
         let tasks = self.at.get(&format!("/api/v1/instances/{}/tasks", self.id)).await?;
+        let progress = self.at.get(&format!("/api/v1/instances/{}/progress", self.id)).await?;
         if self.at.output == Output::Json {
-            print_json(&json!({ "instance": instance, "tasks": tasks["tasks"] }));
+            print_json(&json!({ "instance": instance, "tasks": tasks["tasks"], "progress": progress }));
             return Ok(OK);
         }
         print!("{}", tree(&instance, tasks["tasks"].as_array().map_or(&[], Vec::as_slice)));
+        print!("{}", standing(&progress));
         Ok(OK)
     }
+}
+
+/// What an instance that has not ended waits for, and what should have come.
+fn standing(progress: &Value) -> String {
+    let standing = word(&progress["standing"]);
+    if standing == "ended" {
+        return String::new();
+    }
+    let mut out = standing.to_owned();
+    if let Some(last) = progress["last"].as_object() {
+        out.push_str(&format!(", last seen: {} at {}", word(&last["task"]), word(&last["at"])));
+    }
+    out.push('\n');
+    for wait in progress["waits"].as_array().into_iter().flatten() {
+        let service = wait["service"].as_str().map(|service| format!(" of {service}")).unwrap_or_default();
+        let until = wait["until"].as_str().map(|until| format!(", until {until}")).unwrap_or_default();
+        let (task, what, since) = (word(&wait["task"]), word(&wait["for"]), word(&wait["since"]));
+        out.push_str(&format!("  {task} waits for {what}{service} since {since}{until}\n"));
+    }
+    progress["missing"].as_array().into_iter().flatten().for_each(|message| out.push_str(&missing(message)));
+    out
 }
 
 /// The tree: a line for each task run, indented by how deep it stands in the definition.

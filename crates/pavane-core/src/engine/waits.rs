@@ -1,0 +1,87 @@
+//! What an instance waits for at one location, as people are told.
+
+use serde::Serialize;
+
+use super::state::{Pending, State};
+use crate::program::Program;
+use crate::time::Timestamp;
+
+/// One thing that a token waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wait {
+    /// JSON pointer of the task that waits.
+    pub task: String,
+    /// For what.
+    #[serde(rename = "for")]
+    pub what: WaitsFor,
+    /// Host of the service called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// When the task began.
+    pub since: Timestamp,
+    /// When it goes on by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// What a token may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitsFor {
+    /// The answer to a call.
+    Call,
+    /// The end of a sub-workflow.
+    Workflow,
+    /// A time.
+    Time,
+    /// The next try.
+    Retry,
+    /// An event.
+    Event,
+    /// Branches that are under way.
+    Branches,
+}
+
+impl WaitsFor {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WaitsFor::Call => "call",
+            WaitsFor::Workflow => "workflow",
+            WaitsFor::Time => "time",
+            WaitsFor::Retry => "retry",
+            WaitsFor::Event => "event",
+            WaitsFor::Branches => "branches",
+        }
+    }
+}
+
+impl State {
+    /// What its tokens here wait for. A token on its way elsewhere is not here.
+    pub fn waits(&self, program: &Program) -> Vec<Wait> {
+        let wait = |token: &super::state::Token| {
+            let (what, until) = match &token.pending {
+                Pending::Nothing => return None,
+                Pending::Call(call) => (WaitsFor::Call, call.deadline),
+                Pending::Child(_) => (WaitsFor::Workflow, None),
+                Pending::Time(at) => (WaitsFor::Time, Some(*at)),
+                Pending::Backoff(at) => (WaitsFor::Retry, Some(*at)),
+                Pending::Events => (WaitsFor::Event, None),
+                Pending::Join(_) | Pending::RollbackJoin(_) | Pending::Drain(_) => (WaitsFor::Branches, None),
+            };
+            let frame = token.frames.last();
+            let service = match &token.pending {
+                Pending::Call(call) => call.request.host().map(str::to_owned),
+                _ => None,
+            };
+            let task = frame.map(|frame| program.node(frame.node).reference.to_string()).unwrap_or_default();
+            Some(Wait { task, what, service, since: frame.map_or(self.started_at, |frame| frame.started), until })
+        };
+        self.tokens.values().filter_map(wait).collect()
+    }
+
+    /// Whether any token is here.
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+}

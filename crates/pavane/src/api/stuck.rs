@@ -1,0 +1,98 @@
+//! Stuck instances: listed, told of one instance, and counted for `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use pavane_runtime::services::parse_duration;
+use pavane_runtime::{Missing, Progress, STUCK_AFTER};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::problem::ApiError;
+use super::{Api, Path, Shared};
+
+/// How long a count holds: several scrapers, and those in a hurry, cost one look.
+const HOLDS: Duration = Duration::from_secs(10);
+
+/// Instances counted, at most: an alarm needs no larger number.
+const MAX_COUNT: usize = 1_000;
+
+/// Shorter than this, messages that were just taken count too: a sender forgets them a little later.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The last count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gauge(Arc<tokio::sync::Mutex<Option<(Instant, usize)>>>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProgressQuery {
+    after: Option<String>,
+}
+
+/// How one instance stands.
+pub(super) async fn progress(
+    api: Shared,
+    Path(id): Path<String>,
+    query: Result<Query<ProgressQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(query) = query?;
+    let after = api.after(query.after.as_deref().unwrap_or_default())?;
+    let Progress { standing, last, waits, missing } = api.running.engine.standing(&id, after).await?;
+    let waits = waits.iter().map(|wait| {
+        let mut body = json!(wait);
+        body["since"] = json!(wait.since.to_string());
+        body["until"] = json!(wait.until.map(|at| at.to_string()));
+        body
+    });
+    let waits: Vec<Value> = waits.collect();
+    let last = last.map(|(task, at)| json!({ "task": task, "at": at.to_string() }));
+    let missing: Vec<Value> = missing.iter().map(json_of).collect();
+    Ok(Json(json!({ "standing": standing, "last": last, "waits": waits, "missing": missing })))
+}
+
+impl Api {
+    /// A length of time of a query; the configured one for an empty text.
+    fn after(&self, text: &str) -> Result<Duration, ApiError> {
+        let configured = self.running.config.limits.stuck_after.unwrap_or(STUCK_AFTER);
+        let given = match text {
+            "" => configured,
+            text => parse_duration(text).map_err(|why| ApiError::bad_request("invalid_query", why))?,
+        };
+        Ok(given.max(SHORTEST))
+    }
+
+    /// A page of stuck instances.
+    pub(super) async fn stuck(&self, after: &str, limit: usize) -> Result<Json<Value>, ApiError> {
+        let (found, all) = self.running.engine.stuck(self.after(after)?, limit).await?;
+        let rows = found.iter().map(|(record, missing)| {
+            let mut row = super::instances::instance(record);
+            row["stuck"] = json_of(missing);
+            row
+        });
+        Ok(Json(json!({ "instances": rows.collect::<Vec<_>>(), "next": null, "all": all })))
+    }
+
+    /// How many instances are stuck, as of a little while ago.
+    pub(super) async fn count_stuck(&self) -> Result<usize, ApiError> {
+        let mut last = self.stuck.0.lock().await;
+        if let Some((at, count)) = *last
+            && at.elapsed() < HOLDS
+        {
+            return Ok(count);
+        }
+        let (found, _) = self.running.engine.stuck(self.after("")?, MAX_COUNT).await?;
+        *last = Some((Instant::now(), found.len()));
+        Ok(found.len())
+    }
+}
+
+fn json_of(missing: &Missing) -> Value {
+    let mut body = json!(missing);
+    body["since"] = json!(missing.since.to_string());
+    body
+}
