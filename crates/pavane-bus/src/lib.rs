@@ -9,13 +9,16 @@
 //! Start reading at [`Bus`]. This crate must not know what a message means.
 
 mod embedded;
+mod hub;
 mod relay;
+pub mod wire;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 pub use embedded::Embedded;
+pub use hub::{Hub, Over, Unfit};
 pub use relay::{Progress, Relay};
 
 use pavane_store::Outgoing;

@@ -268,7 +268,7 @@ impl Engine {
         Ok(engine)
     }
 
-    async fn new(
+    pub(crate) async fn new(
         options: Options,
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
@@ -300,7 +300,7 @@ impl Engine {
         Ok((Engine { shared }, inboxes))
     }
 
-    fn begin_work(&self, inboxes: Vec<mpsc::Receiver<Message>>) {
+    pub(crate) fn begin_work(&self, inboxes: Vec<mpsc::Receiver<Message>>) {
         let mut ends = self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (end, ended) = oneshot::channel();
@@ -314,13 +314,13 @@ impl Engine {
         }
     }
 
-    async fn load_definitions(&self) -> Result<(), Error> {
+    pub(crate) async fn load_definitions(&self) -> Result<(), Error> {
         let engine = self.clone();
         self.blocking(move |store| {
             for deployed in store.definitions()? {
                 let resources: Resources = serde_json::from_str(&deployed.resources).unwrap_or_default();
                 let name = format!("{}/{} {}", deployed.namespace, deployed.name, deployed.version);
-                match registry::compile(&name, &deployed.text, &resources, &engine.shared.options.services) {
+                match registry::compile(&name, &deployed.text, &resources, engine.services()) {
                     Ok((compiled, _)) if compiled.orchestrated.digest() == deployed.digest => {
                         engine.shared.registry.insert(compiled, deployed);
                     }
@@ -340,8 +340,8 @@ impl Engine {
     /// [`Error::Definition`], [`Error::VersionTaken`], [`Error::Store`].
     pub async fn deploy(&self, file: &str, text: &str, replace: bool) -> Result<Deployment, Error> {
         let resources = self.fetch_resources(file, text).await?;
-        let services = &self.shared.options.services;
-        let (compiled, diagnostics) = registry::compile(file, text, &resources, services).map_err(Error::Definition)?;
+        let (compiled, diagnostics) =
+            registry::compile(file, text, &resources, self.services()).map_err(Error::Definition)?;
         let program = compiled.orchestrated.clone();
         let document = program.document();
         let mut deployment = Deployment {

@@ -3,6 +3,7 @@
 //! Start reading at [`Engine`], the handle everybody else holds; then `driver`, the one loop behind it. This crate must
 //! not know a workflow rule: those are in `pavane-core`. It must not know SQL: that is in `pavane-store`.
 
+mod alone;
 mod driver;
 pub mod effects;
 mod engine;
@@ -14,7 +15,9 @@ mod registry;
 pub mod services;
 mod stuck;
 
+pub use alone::{Recognized, open_message};
 pub use engine::*;
+pub use observer::{Copied, Source, Unread};
 pub use records::Cursor;
 pub(crate) use records::replay;
 pub use stuck::{Missing, Progress, STUCK_AFTER, Standing};

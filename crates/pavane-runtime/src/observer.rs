@@ -5,6 +5,9 @@
 //! and what comes twice changes nothing. Whoever asks for an instance makes it catch up first.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -24,35 +27,91 @@ const PAGE: usize = 100;
 /// How long somebody who asks waits for the observers to catch up: after that the answer is what is known.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What was read of a participant's history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Copied {
+    /// Steps and rows of tasks.
+    pub history: History,
+    /// Whether there is more after them.
+    pub more: bool,
+}
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub enum Unread {
+    /// The participant is away: it is read when it is back.
+    Away(String),
+    /// The store of this process failed, or the process is ending.
+    Failed(Error),
+}
+
+/// What is awaited of a source.
+pub type Reading<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Where the history of a participant is read.
+pub trait Source: Send + Sync + fmt::Debug {
+    /// What it did after two positions, as [`pavane_store::Store::history`] says, at most `limit` of each.
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Reading<Result<Copied, Unread>>;
+
+    /// Resolves when there may be something new.
+    fn moved(&self) -> Reading<()>;
+
+    /// Its store, when it is in this process.
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+}
+
+/// A participant in this process.
+impl Source for Engine {
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Reading<Result<Copied, Unread>> {
+        let engine = self.clone();
+        Box::pin(async move {
+            let history = Engine::history(&engine, steps_after, tasks_after, limit).await.map_err(Unread::Failed)?;
+            let more = history.steps.0.len() == limit || history.tasks.0.len() == limit;
+            Ok(Copied { history, more })
+        })
+    }
+
+    fn moved(&self) -> Reading<()> {
+        let engine = self.clone();
+        Box::pin(async move { Engine::moved(&engine).await })
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(self.shared.store.clone())
+    }
+}
+
 /// The observer of one participant.
 #[derive(Debug)]
 pub(crate) struct Observer {
     location: Location,
-    source: Arc<dyn Store>,
+    source: Arc<dyn Source>,
     /// Positions of the last step and the last row of a task copied; unknown until the home's store was asked.
     at: Mutex<Option<(u64, u64)>>,
 }
 
 impl Engine {
-    /// Copies what a participant does into this engine's record, until either stops.
-    pub fn observe(&self, participant: &Engine) {
-        let observer = Arc::new(Observer {
-            location: participant.shared.options.host.here.clone(),
-            source: participant.shared.store.clone(),
-            at: Mutex::default(),
-        });
+    /// Copies what the participant of a service does into this engine's record, until the engine stops.
+    pub fn observe(&self, service: &str, source: Arc<dyn Source>) {
+        let location = Location::Service(service.into());
+        let observer = Arc::new(Observer { location, source: source.clone(), at: Mutex::default() });
         self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer.clone());
-        let (home, participant) = (self.clone(), participant.clone());
+        let home = self.clone();
         tokio::spawn(async move {
             let mut stopping = home.shared.stopping.subscribe();
             while !*stopping.borrow_and_update() {
                 match observer.catch_up(&home).await {
                     Ok(()) => {}
-                    Err(Error::Stopping) => return,
-                    Err(error) => return home.fail(&error),
+                    Err(Unread::Away(why)) => {
+                        tracing::debug!(participant = observer.location.name(), why, "not observed")
+                    }
+                    Err(Unread::Failed(Error::Stopping)) => return,
+                    Err(Unread::Failed(error)) => return home.fail(&error),
                 }
                 tokio::select! {
-                    () = participant.shared.moved.notified() => tokio::time::sleep(LAG).await,
+                    () = source.moved() => tokio::time::sleep(LAG).await,
                     _ = stopping.changed() => {}
                 }
             }
@@ -64,7 +123,12 @@ impl Engine {
         let observers = self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers.iter().filter(|observer| locations.contains(&observer.location)) {
             match tokio::time::timeout(PATIENCE, observer.catch_up(self)).await {
-                Ok(done) => done?,
+                Ok(Ok(())) => {}
+                // The answer is what is known.
+                Ok(Err(Unread::Away(why))) => {
+                    tracing::debug!(participant = observer.location.name(), why, "its record lags behind");
+                }
+                Ok(Err(Unread::Failed(error))) => return Err(error),
                 Err(_) => tracing::warn!(participant = observer.location.name(), "its record lags behind"),
             }
         }
@@ -73,34 +137,33 @@ impl Engine {
 }
 
 impl Observer {
-    /// Whom it observes, and where that one keeps what it sends.
-    pub fn sender(&self) -> (String, Arc<dyn Store>) {
-        (self.location.name().to_owned(), self.source.clone())
+    /// Whom it observes, and where that one keeps what it sends, when that is in this process.
+    pub fn sender(&self) -> Option<(String, Arc<dyn Store>)> {
+        Some((self.location.name().to_owned(), self.source.store()?))
     }
 
-    async fn catch_up(&self, home: &Engine) -> Result<(), Error> {
+    async fn catch_up(&self, home: &Engine) -> Result<(), Unread> {
         let mut at = self.at.lock().await;
         let readers = ["steps", "tasks"].map(|what| format!("observe:{}:{what}", self.location.name()));
         if at.is_none() {
             let [steps, tasks] = readers.clone();
-            *at = Some(home.blocking(move |store| Ok((store.cursor(&steps)?, store.cursor(&tasks)?))).await?);
+            let known = home.blocking(move |store| Ok((store.cursor(&steps)?, store.cursor(&tasks)?))).await;
+            *at = Some(known.map_err(Unread::Failed)?);
         }
         while let Some((steps_after, tasks_after)) = *at {
-            let source = self.source.clone();
-            let history = tokio::task::spawn_blocking(move || source.history(steps_after, tasks_after, PAGE)).await;
-            let History { steps: (steps, last_step), tasks: (tasks, last_task) } =
-                history.map_err(|_| Error::Stopping)??;
-            let full = steps.len() == PAGE || tasks.len() == PAGE;
+            let Copied { history, more } = self.source.history(steps_after, tasks_after, PAGE).await?;
+            let History { steps: (steps, last_step), tasks: (tasks, last_task) } = history;
             if steps.is_empty() && tasks.is_empty() {
                 return Ok(());
             }
             let steps = self.placed(home, steps);
             let observed = steps.into_iter().map(Observed::Step).chain(tasks.into_iter().map(Observed::Task)).collect();
             let [steps_reader, tasks_reader] = readers.clone();
+            let (last_step, last_task) = (last_step.max(steps_after), last_task.max(tasks_after));
             let consumed = vec![(steps_reader, last_step), (tasks_reader, last_task)];
-            home.commit(Commit { observed, consumed, ..Commit::default() }).await?;
+            home.commit(Commit { observed, consumed, ..Commit::default() }).await.map_err(Unread::Failed)?;
             *at = Some((last_step, last_task));
-            if !full {
+            if !more {
                 return Ok(());
             }
         }

@@ -1,4 +1,7 @@
 //! An engine on the bus: it takes messages for its location, and its relay publishes what it sends.
+//!
+//! A participant is an engine at the location of a service: beside the home, with which it then shares what is deployed
+//! ([`Engine::participant`]), or in a process of its own ([`Engine::alone`]), where it learns definitions from the home.
 
 use std::sync::Arc;
 

@@ -13,7 +13,8 @@ pub(crate) struct Registry(RwLock<Tables>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    by_digest: HashMap<String, Arc<Program>>,
+    /// Each with the definition that it was made of.
+    by_digest: HashMap<String, (Arc<Program>, Arc<Deployed>)>,
     /// Versions in their order, so that the last is the newest.
     by_name: HashMap<(String, String), BTreeMap<Version, Arc<Compiled>>>,
     deployed: Vec<Deployed>,
@@ -49,9 +50,10 @@ impl Registry {
     pub fn insert(&self, compiled: Compiled, deployed: Deployed) {
         let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let key = (deployed.namespace.clone(), deployed.name.clone());
+        let source = Arc::new(deployed.clone());
         let programs = [Some(&compiled.orchestrated), compiled.choreographed.as_ref().ok()];
         for program in programs.into_iter().flatten() {
-            tables.by_digest.insert(program.digest().to_owned(), program.clone());
+            tables.by_digest.insert(program.digest().to_owned(), (program.clone(), source.clone()));
         }
         tables.by_name.entry(key).or_default().insert(Version::new(&deployed.version), Arc::new(compiled));
         tables.deployed.retain(|d| {
@@ -61,7 +63,22 @@ impl Registry {
     }
 
     pub fn by_digest(&self, digest: &str) -> Option<Arc<Program>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).by_digest.get(digest).cloned()
+        let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        tables.by_digest.get(digest).map(|(program, _)| program.clone())
+    }
+
+    /// The definition that the program of a digest was made of.
+    pub fn source(&self, digest: &str) -> Option<Arc<Deployed>> {
+        let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        tables.by_digest.get(digest).map(|(_, source)| source.clone())
+    }
+
+    /// Digests of the definitions that the participant of a service takes part in.
+    pub fn taking_part(&self, service: &str) -> Vec<String> {
+        let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let takes_part = |program: &Program| program.locations().iter().any(|at| at.name() == service);
+        let programs = tables.by_digest.values().filter(|(program, _)| takes_part(program));
+        programs.map(|(_, source)| source.digest.clone()).collect()
     }
 
     /// The program of a name: of a version, or the newest; in a mode, or in that of its document.
@@ -116,7 +133,8 @@ pub(crate) enum Unfit {
     Mode(String),
 }
 
-/// Compiles a text with the resources at hand, in both modes; gives the warnings, too. `services` have participants.
+/// Compiles a text with the resources at hand, in both modes; gives the warnings, too. `services` have
+/// participants; without them, whoever a definition names has one.
 ///
 /// # Errors
 /// Every diagnostic, when one of them is an error in the document's own mode.
@@ -124,7 +142,7 @@ pub(crate) fn compile(
     file: &str,
     text: &str,
     resources: &Resources,
-    services: &BTreeSet<String>,
+    services: Option<&BTreeSet<String>>,
 ) -> Result<(Compiled, Vec<Diagnostic>), Vec<Diagnostic>> {
     let definition::Reading { definition, mut diagnostics } = definition::read(file, text);
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
@@ -144,10 +162,14 @@ pub(crate) fn compile(
 fn in_both_modes(
     definition: &Definition,
     resources: &Resources,
-    services: &BTreeSet<String>,
+    services: Option<&BTreeSet<String>>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let orchestrated = Arc::new(Program::compile(definition, resources)?);
-    let choreographed = Program::choreograph(definition, resources, services).map(|program| match program.placed() {
+    let placed = match services {
+        Some(services) => Program::choreograph(definition, resources, services),
+        None => Program::choreograph_anywhere(definition, resources),
+    };
+    let choreographed = placed.map(|program| match program.placed() {
         Mode::Orchestration => orchestrated.clone(),
         Mode::Choreography => Arc::new(program),
     });

@@ -174,7 +174,7 @@ impl Engine {
     async fn missing(&self, after: Duration) -> Result<(Vec<Missing>, bool), Error> {
         let mut senders: Vec<(String, Arc<dyn Store>)> = vec![(self.location().to_owned(), self.shared.store.clone())];
         let observers = self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        senders.extend(observers.iter().map(|observer| observer.sender()));
+        senders.extend(observers.iter().filter_map(|observer| observer.sender()));
         let now = crate::now();
         self.blocking(move |_| {
             let (mut missing, mut all) = (Vec::new(), true);

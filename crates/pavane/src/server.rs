@@ -161,7 +161,9 @@ impl Running {
         // First everybody listens, then they speak.
         self.engines().for_each(|engine| engine.subscribe(&*bus));
         self.engines().for_each(|engine| engine.publish_to(bus.clone()));
-        self.participants.iter().for_each(|participant| self.engine.observe(&participant.engine));
+        for Participant { engine, .. } in &self.participants {
+            self.engine.observe(engine.location(), Arc::new(engine.clone()));
+        }
     }
 
     /// The engine, and the participants as the engines they are.

@@ -19,7 +19,8 @@ async fn put_dead_letter(store: &Path, instance: &str) {
         "pvnto": "payment", "data": {},
     });
     let store = Sqlite::open(store, Duration::from_secs(30)).unwrap();
-    let message = Outgoing { to: "payment".into(), envelope: envelope.to_string().into(), content: None };
+    let message =
+        Outgoing { to: "payment".into(), envelope: envelope.to_string().into(), content: None, redelivered: false };
     let batch = vec![
         Commit { send: vec![(1, message)], ..Commit::default() },
         Commit { dead: vec![(1, "no program with this digest is deployed".into())], ..Commit::default() },

@@ -88,7 +88,17 @@ impl Program {
         services: &BTreeSet<String>,
     ) -> Result<Program, Vec<Diagnostic>> {
         let program = compile::compile(definition, resources)?;
-        place::place(program, definition, services)
+        place::place(program, definition, Some(services))
+    }
+
+    /// As [`Program::choreograph`], where whoever is named has a participant: for one that takes part and does not know
+    /// the others. Where both give a program, it is the same one.
+    ///
+    /// # Errors
+    /// As [`Program::choreograph`].
+    pub fn choreograph_anywhere(definition: &Definition, resources: &Resources) -> Result<Program, Vec<Diagnostic>> {
+        let program = compile::compile(definition, resources)?;
+        place::place(program, definition, None)
     }
 
     /// Where its instances live: the engine first, then the services that take part, by name.

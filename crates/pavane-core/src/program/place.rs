@@ -17,7 +17,7 @@ pub(crate) const MAX_LOCATIONS: usize = 256;
 pub(super) fn place(
     mut program: Program,
     definition: &Definition,
-    services: &BTreeSet<String>,
+    services: Option<&BTreeSet<String>>,
 ) -> Result<Program, Vec<Diagnostic>> {
     let mut settings = BTreeMap::new();
     let functions: Vec<&[Task]> = definition.functions.values().map(std::slice::from_ref).collect();
@@ -69,7 +69,8 @@ fn read<'a>(tasks: &'a [Task], engine: bool, settings: &mut BTreeMap<&'a str, Se
 struct Placing<'a> {
     program: &'a Program,
     definition: &'a Definition,
-    services: &'a BTreeSet<String>,
+    /// Those that have participants; absent: whoever is named has one.
+    services: Option<&'a BTreeSet<String>>,
     settings: BTreeMap<&'a str, Setting<'a>>,
     problems: Vec<Diagnostic>,
 }
@@ -112,10 +113,10 @@ impl Placing<'_> {
     }
 
     fn participant(&mut self, node: &Node, service: &str, named_by: &str) -> Option<Location> {
-        if self.services.contains(service) {
+        if service != ENGINE && self.services.is_none_or(|services| services.contains(service)) {
             return Some(Location::Service(service.into()));
         }
-        let mut known: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        let mut known: Vec<&str> = self.services.into_iter().flatten().map(String::as_str).collect();
         known.truncate(10);
         let known = if known.is_empty() { "no service has one".to_owned() } else { known.join(", ") };
         self.problem(

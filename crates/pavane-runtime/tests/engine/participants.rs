@@ -57,7 +57,7 @@ pub async fn house() -> House {
         let participant = home.participant(name, store.clone()).await.unwrap();
         participant.subscribe(&bus);
         participant.publish_to(Arc::new(bus.clone()));
-        home.observe(&participant);
+        home.observe(name, Arc::new(participant.clone()));
     }
     home.subscribe(&bus);
     home.publish_to(Arc::new(bus.clone()));
