@@ -147,10 +147,10 @@ impl<'a> Advice<'a> {
     fn unreachable(&mut self, program: &Program) {
         let ways = Ways::of(program);
         let entered: BTreeSet<NodeId> = ways
-            .places()
-            .into_iter()
+            .places
+            .iter()
             .filter_map(|(point, _)| match point {
-                Point::Enter(id) => Some(id),
+                Point::Enter(id) => Some(*id),
                 _ => None,
             })
             .collect();

@@ -54,6 +54,8 @@ pub(super) struct Ways<'p> {
     /// Where each fork may be split, which is where it is joined.
     splits: BTreeMap<NodeId, BTreeSet<Location>>,
     pub edges: BTreeSet<(Place, Step, Place)>,
+    /// All places, each once.
+    pub places: BTreeSet<Place>,
 }
 
 impl<'p> Ways<'p> {
@@ -77,16 +79,10 @@ impl<'p> Ways<'p> {
         }
         let mut order = Vec::new();
         program.in_order(program.entry, &mut order);
-        let (splits, edges) = (BTreeMap::new(), BTreeSet::new());
-        let mut ways = Ways { program, parents, handlers, order, splits, edges };
+        let (splits, edges, places) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut ways = Ways { program, parents, handlers, order, splits, edges, places };
         ways.walk();
         ways
-    }
-
-    /// All places, each once.
-    pub fn places(&self) -> BTreeSet<Place> {
-        let ends = self.edges.iter().flat_map(|(from, _, to)| [from.clone(), to.clone()]);
-        ends.collect()
     }
 
     fn walk(&mut self) {
@@ -109,6 +105,7 @@ impl<'p> Ways<'p> {
                 self.edges.insert((place.clone(), step, next));
             }
         }
+        self.places = seen;
     }
 
     fn next(&self, (point, at): &Place) -> Vec<(Step, Place)> {
@@ -276,13 +273,14 @@ impl<'p> Ways<'p> {
         for ((from, _), _, (to, _)) in self.edges.iter().filter(|(_, step, _)| *step == Step::On) {
             before.entry(*to).or_default().push(*from);
         }
-        let places = self.places();
-        let mut open: Vec<Point> = places.iter().map(|(point, _)| *point).filter(|point| takes_time(*point)).collect();
+        let mut open: Vec<Point> =
+            self.places.iter().map(|(point, _)| *point).filter(|point| takes_time(*point)).collect();
         let mut good: BTreeSet<Point> = open.iter().copied().collect();
         while let Some(point) = open.pop() {
             open.extend(before.get(&point).into_iter().flatten().copied().filter(|from| good.insert(*from)));
         }
-        let entered: BTreeSet<NodeId> = places
+        let entered: BTreeSet<NodeId> = self
+            .places
             .iter()
             .filter_map(|(point, _)| match point {
                 Point::Enter(id) if !good.contains(point) => Some(*id),
