@@ -70,7 +70,10 @@ fn every_code_has_a_page_whose_example_gives_it() {
                 Mode::Orchestration => Program::compile(definition, &Resources::new()),
                 Mode::Choreography => Program::choreograph(definition, &Resources::new(), &services),
             };
-            given.extend(compiled.err().unwrap_or_default().iter().map(|d| d.code));
+            match compiled {
+                Ok(program) => given.extend(program.advice(definition).iter().map(|d| d.code)),
+                Err(problems) => given.extend(problems.iter().map(|d| d.code)),
+            }
         }
         assert!(given.contains(code), "the example of {code} gives {given:?}");
         assert!(given.iter().all(|other| other == code), "the example of {code} also gives {given:?}");

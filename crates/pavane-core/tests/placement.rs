@@ -112,6 +112,19 @@ do:
 }
 
 #[test]
+fn a_circle_without_effect_and_end_is_refused() {
+    let wait = "c: { wait: { seconds: 1 } }";
+    let way_out = "c: { switch: [ { on: { when: .x, then: d } } ] }";
+    for (between, refused) in [("c: { set: { x: 2 } }", true), (wait, false), (way_out, false)] {
+        let tasks = format!(
+            "do:\n- a: {{ set: {{ x: 1 }} }}\n- {between}\n- b: {{ set: {{ x: 3 }}, then: a }}\n- d: {{ set: {{ x: 4 }} }}\n"
+        );
+        let given = placed(&tasks).map(drop);
+        assert_eq!(given, if refused { Err(vec!["P113:3".to_owned()]) } else { Ok(()) }, "{between}");
+    }
+}
+
+#[test]
 fn placement_is_a_part_of_the_digest_and_touches_nothing_else() {
     let of = |tasks: &str| Program::choreograph(&definition(tasks), &Resources::new(), &services()).unwrap();
     let (stock, payment) = (of(&call("http://stock/a")), of(&call("http://payment/a")));

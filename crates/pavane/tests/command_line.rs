@@ -157,6 +157,8 @@ async fn check_and_explain_say_what_fits_which_mode() {
         "free.yaml",
         "do: [ { a: { call: http, with: { method: get, endpoint: '${ .url }' } } } ]",
     );
+    let endless =
+        write(folder.path(), "endless.yaml", "do: [ { hear: { listen: { to: { one: { with: { type: t } } } } } } ]");
     let services = config(folder.path(), "services: { payment: { url: 'http://127.0.0.1:9' } }\n");
     let services = services.to_str().unwrap();
     for (arguments, code, part) in [
@@ -166,6 +168,8 @@ async fn check_and_explain_say_what_fits_which_mode() {
         (vec!["check", &fixed, "--mode", "choreography"], 0, "1 of 1 clean"),
         (vec!["check", &fixed, "--mode", "choreography", "--config", services], 2, "error[P102]"),
         (vec!["check", &fixed, "--mode", "ballet"], 2, ""),
+        (vec!["check", &endless, "--mode", "both"], 0, "warning[W305]"),
+        (vec!["check", &endless], 0, "1 of 1 clean; 0 errors, 1 warnings"),
         (vec!["explain", &fixed], 0, "1 call, 2 messages, 2 of them one after the other"),
         (vec!["explain", &fixed, "--format", "json"], 0, r#""messages": 2"#),
         (vec!["explain", &fixed, "--format", "mermaid"], 0, "p0 -->|\"a\"| p1"),

@@ -1,6 +1,7 @@
 //! The one table of diagnostic codes. A code never changes its meaning; each has a page in `docs/errors/`. Codes
 //! beginning with `W` are warnings, `D2xx` come from compiling a definition that was read, `D9xx` name constructs of
-//! the standard that this version cannot run, `P1xx` say why a definition cannot be choreographed.
+//! the standard that this version cannot run, `P1xx` say why a definition cannot be choreographed, `W3xx` what its
+//! author should know of the way it runs.
 
 macro_rules! codes {
     ($($name:ident $code:literal $title:literal)*) => {
@@ -57,5 +58,12 @@ codes! {
     LATER_LOOSE "D911" "Loose evaluation is not available"
     DYNAMIC_HOST "P101" "The host of an endpoint is decided at run time"
     NO_PARTICIPANT "P102" "A task belongs to no service with a participant"
+    SPINS "P113" "A circle of tasks without an effect and without an end"
     LITERAL_EXPRESSION "W001" "A literal text that looks like an expression"
+    SHARED_CONTEXT "W301" "Branches write the same key of the context"
+    RACE_EFFECT "W302" "The loser of a race may have an effect that stays"
+    NOT_UNDONE "W303" "A rollback does not undo a task"
+    NO_DEADLINE "W305" "A wait without a deadline"
+    NEEDS_OUTPUT "W306" "A compensation that needs the output"
+    UNREACHABLE "W307" "No work ever comes to a task"
 }

@@ -94,27 +94,27 @@ pub(super) fn exposure(ways: &Ways<'_>) -> (Vec<Exposure>, BTreeSet<(Location, L
         }
     };
     let mut rollbacks = BTreeSet::new();
-    for place in ways.places() {
-        let (point, at) = place.clone();
+    for place in &ways.places {
+        let (point, at) = (place.0, &place.1);
         let Some(id) = node(point) else { continue };
-        see(&Item::Input, &at, Reason::Message);
+        see(&Item::Input, at, Reason::Message);
         let own = held.get(&point).cloned().unwrap_or_default();
         let around = ways.above(id).filter_map(|above| held.get(&Point::Enter(above)));
         let data: BTreeSet<&Item> = own.data.iter().chain(around.flat_map(|held| &held.data)).collect();
-        data.iter().for_each(|item| see(item, &at, Reason::Data));
-        own.context.iter().for_each(|item| see(item, &at, Reason::Context));
-        own.log.iter().for_each(|item| see(item, &at, Reason::Log));
+        data.iter().for_each(|item| see(item, at, Reason::Data));
+        own.context.iter().for_each(|item| see(item, at, Reason::Context));
+        own.log.iter().for_each(|item| see(item, at, Reason::Log));
         if matches!(point, Point::Enter(_)) && makes(&ways.program.node(id).act) {
-            see(&Item::Output(id), &at, Reason::Makes);
+            see(&Item::Output(id), at, Reason::Makes);
         }
         if matches!(point, Point::Leave(_)) {
             let keys = keys(&ways.program.node(id).source).into_iter().map(Item::Context);
-            keys.for_each(|item| see(&item, &at, Reason::Makes));
+            keys.for_each(|item| see(&item, at, Reason::Makes));
         }
         // An error here takes all of that to whoever has something to undo.
-        for undone in own.undo.iter().filter(|_| fails(ways, &place)) {
+        for undone in own.undo.iter().filter(|_| fails(ways, place)) {
             for to in undoers(ways.program, *undone) {
-                if to != at {
+                if to != *at {
                     rollbacks.insert((at.clone(), to.clone()));
                     data.iter().copied().chain(&own.context).chain(&own.log).for_each(|i| see(i, &to, Reason::Undo));
                 }

@@ -3,6 +3,7 @@
 //! A [`Program`] is what the machine runs and what an instance is pinned to by digest. It holds no state and performs
 //! nothing. Each task of the definition is one [`Node`]; lists are chains of `next`. Start reading at [`Program::compile`].
 
+mod advice;
 mod compile;
 mod explain;
 mod exposure;

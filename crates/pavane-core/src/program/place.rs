@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ways::Ways;
 use super::*;
 use crate::definition::{Position, Severity, Task, codes};
 use crate::id;
@@ -33,6 +34,16 @@ pub(super) fn place(
             what,
             "the numbers of their tokens have room for no more",
             "split it into sub-workflows",
+        );
+    }
+    if let Some(id) = Ways::of(&program).spinning() {
+        let node = program.node(id);
+        placing.problem(
+            codes::SPINS,
+            &node.reference,
+            format!("once work has come to `{}`, it goes in a circle for ever", node.name),
+            "no way from here leads to the end, to a call, an event or a wait: the participant that has the work would spin",
+            "give the circle a way out (a `switch` whose case goes on elsewhere), or something to wait for",
         );
     }
     if !placing.problems.is_empty() {

@@ -116,10 +116,8 @@ impl Program {
             slice.triggers.insert(Trigger { on: "start".into(), from: Location::Engine });
             slice.rules.insert(String::new(), [("workflow", self.frame())].into());
         }
-        for (point, at) in ways.places() {
-            if at != *here {
-                continue;
-            }
+        for (point, _) in ways.places.iter().filter(|(_, at)| at == here) {
+            let point = *point;
             if let (Some(id), Some(part)) = (node(point), part(point)) {
                 slice.rule(ways.path(id), part, self.part(self.node(id), part));
                 let forks = ways.above(id).filter(|above| matches!(self.node(*above).act, Act::Fork { .. }));
@@ -127,6 +125,9 @@ impl Program {
             }
         }
         for ((from, sender), step, (to, receiver)) in &ways.edges {
+            if sender != here && receiver != here {
+                continue;
+            }
             // An error that nobody catches goes home by way of what it undoes: every participant can do that.
             if *step == Step::Error && sender != receiver || matches!((step, to), (Step::Error, Point::End)) {
                 continue;

@@ -54,6 +54,8 @@ pub(super) struct Ways<'p> {
     /// Where each fork may be split, which is where it is joined.
     splits: BTreeMap<NodeId, BTreeSet<Location>>,
     pub edges: BTreeSet<(Place, Step, Place)>,
+    /// All places, each once.
+    pub places: BTreeSet<Place>,
 }
 
 impl<'p> Ways<'p> {
@@ -77,16 +79,10 @@ impl<'p> Ways<'p> {
         }
         let mut order = Vec::new();
         program.in_order(program.entry, &mut order);
-        let (splits, edges) = (BTreeMap::new(), BTreeSet::new());
-        let mut ways = Ways { program, parents, handlers, order, splits, edges };
+        let (splits, edges, places) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut ways = Ways { program, parents, handlers, order, splits, edges, places };
         ways.walk();
         ways
-    }
-
-    /// All places, each once.
-    pub fn places(&self) -> BTreeSet<Place> {
-        let ends = self.edges.iter().flat_map(|(from, _, to)| [from.clone(), to.clone()]);
-        ends.collect()
     }
 
     fn walk(&mut self) {
@@ -109,6 +105,7 @@ impl<'p> Ways<'p> {
                 self.edges.insert((place.clone(), step, next));
             }
         }
+        self.places = seen;
     }
 
     fn next(&self, (point, at): &Place) -> Vec<(Step, Place)> {
@@ -159,6 +156,8 @@ impl<'p> Ways<'p> {
         let mut next = match &node.act {
             Act::Fork { branches, .. } if branches.is_empty() => vec![(Point::Leave(id), at.clone())],
             Act::Fork { branches, .. } => branches.iter().map(|branch| self.entry(*branch, at)).collect(),
+            // Nothing but its error goes on.
+            Act::Raise(_) => Vec::new(),
             Act::For(_) => vec![(Point::Again(id), at.clone())],
             Act::Listen(listen) if listen.foreach.is_some() => vec![(Point::Again(id), at.clone())],
             Act::Do { first: Some(first) } => vec![self.entry(*first, at)],
@@ -251,6 +250,44 @@ impl<'p> Ways<'p> {
             self.program.node(undo.function).location.clone().or_else(|| node.location.clone())
         });
         places.chain([at.clone()]).collect()
+    }
+
+    /// The first task, in the order of the document, from which no way leads to the end or to anything that takes time.
+    pub fn spinning(&self) -> Option<NodeId> {
+        let takes_time = |point: Point| match point {
+            Point::End => true,
+            Point::Enter(id) => matches!(
+                self.program.node(id).act,
+                Act::Http(_)
+                    | Act::OpenApi(_)
+                    | Act::Function { .. }
+                    | Act::Wait(_)
+                    | Act::Emit(_)
+                    | Act::Listen(_)
+                    | Act::Run(_)
+                    | Act::Raise(_)
+            ),
+            _ => false,
+        };
+        let mut before: BTreeMap<Point, Vec<Point>> = BTreeMap::new();
+        for ((from, _), _, (to, _)) in self.edges.iter().filter(|(_, step, _)| *step == Step::On) {
+            before.entry(*to).or_default().push(*from);
+        }
+        let mut open: Vec<Point> =
+            self.places.iter().map(|(point, _)| *point).filter(|point| takes_time(*point)).collect();
+        let mut good: BTreeSet<Point> = open.iter().copied().collect();
+        while let Some(point) = open.pop() {
+            open.extend(before.get(&point).into_iter().flatten().copied().filter(|from| good.insert(*from)));
+        }
+        let entered: BTreeSet<NodeId> = self
+            .places
+            .iter()
+            .filter_map(|(point, _)| match point {
+                Point::Enter(id) if !good.contains(point) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        self.order.iter().copied().find(|id| entered.contains(id))
     }
 
     /// The nodes around a node, from the inside.

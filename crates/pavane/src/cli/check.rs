@@ -61,16 +61,15 @@ fn check(name: &str, text: &str, modes: Option<ModesArgument>, services: Option<
         let resources = stand_ins(&definition);
         let modes = modes.map_or_else(|| vec![definition.document.mode], ModesArgument::modes);
         let checked = Program::compile(&definition, &resources).and_then(|program| {
+            diagnostics.extend(program.advice(&definition));
             if !modes.contains(&Mode::Choreography) {
                 return Ok(());
             }
             let services = services.cloned().unwrap_or_else(|| program.hosts());
             Program::choreograph(&definition, &resources, &services).map(drop)
         });
-        if let Err(more) = checked {
-            diagnostics.extend(more);
-            diagnostics.sort_by_key(|d| d.at);
-        }
+        diagnostics.extend(checked.err().unwrap_or_default());
+        diagnostics.sort_by_key(|d| d.at);
     }
     diagnostics
 }
