@@ -85,6 +85,24 @@ pub fn events_once(journal: &[JournalEntry]) -> Result<(), String> {
     Ok(())
 }
 
+/// What a location knows to be fenced asks for nothing new there: a fence is kept even if its token comes later.
+///
+/// # Errors
+/// The request that came after its fence.
+pub fn prompt(journal: &[JournalEntry]) -> Result<(), String> {
+    let mut fenced = BTreeSet::new();
+    for event in events(journal) {
+        match event {
+            Event::Fenced { t, .. } | Event::FencedAway { t, .. } => drop(fenced.insert(t)),
+            Event::Requested { t, task, compensates: None, .. } if fenced.contains(&t) => {
+                return Err(format!("{task} was asked for where its fence was known already"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A compensation never comes before the effect it undoes: a late effect would stay.
 fn undone_after_done(services: &Services) -> Result<(), String> {
     for (position, key) in services.order.iter().enumerate() {

@@ -234,6 +234,7 @@ impl World<'_> {
         while let Some(call) = self.late.pop() {
             self.arrive(&call)?;
         }
+        self.parts.iter().try_for_each(|part| invariants::prompt(&part.journal))?;
         if self.broken(Breakage::EndedTwice) {
             self.history.extend(self.history.last().cloned());
         }
