@@ -94,6 +94,8 @@ pub fn prompt(journal: &[JournalEntry]) -> Result<(), String> {
     for event in events(journal) {
         match event {
             Event::Fenced { t, .. } | Event::FencedAway { t, .. } => drop(fenced.insert(t)),
+            // What came counts, whatever the location made of it.
+            Event::Arrived { message, .. } => fenced.extend(message.fences()),
             Event::Requested { t, task, compensates: None, .. } if fenced.contains(&t) => {
                 return Err(format!("{task} was asked for where its fence was known already"));
             }

@@ -67,11 +67,13 @@ pub enum Breakage {
     LostMessage,
     /// A message between locations is taken in twice.
     MessageTwice,
+    /// Messages are kept in a commit after the one that sends them.
+    OutboxAfterCommit,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 12] = [
+    pub const ALL: [Breakage; 13] = [
         Breakage::LostEntry,
         Breakage::LostAtCrash,
         Breakage::EffectBeforeCommit,
@@ -84,6 +86,7 @@ impl Breakage {
         Breakage::EventTwice,
         Breakage::LostMessage,
         Breakage::MessageTwice,
+        Breakage::OutboxAfterCommit,
     ];
 }
 
@@ -495,6 +498,9 @@ impl World<'_> {
                 self.parts[self.p].journal.push(step.entry.clone());
                 self.history.push(step.entry);
                 self.run.messages += step.send.len() as u64;
+                if self.broken(Breakage::OutboxAfterCommit) && !step.send.is_empty() && self.chance.percent(5) {
+                    return self.crash();
+                }
                 self.post(&step.send);
                 if let Some((key, outcome)) = answer {
                     self.given.entry(key).or_default().push(outcome);

@@ -45,7 +45,7 @@ fn every_breakage_is_noticed() {
             Breakage::NoTombstone => "after it had been undone",
             Breakage::EndedTwice => "ended 2 times",
             Breakage::EventTwice => "taken in twice",
-            Breakage::LostMessage => "does not end",
+            Breakage::LostMessage | Breakage::OutboxAfterCommit => "does not end",
             // A token that is at two places does its work twice, and comes home twice.
             Breakage::MessageTwice => {
                 "two outcomes|ended 2 times|neither undone|undone twice|another request|not end|its end"
