@@ -22,6 +22,9 @@ const QUICK_DOCUMENTS: &str = "1000";
 /// Schedules with faults that `sim --minutes` runs for each workflow in each mode.
 const SCHEDULES_PER_WORKFLOW: u64 = 4;
 
+/// States of the model of fork and race that `sim` visits: as many as fit into some gigabytes.
+const MODEL_STATES: &str = "400000";
+
 #[derive(Parser)]
 #[command(about = "Automation of the project")]
 struct Cli {
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
             let seed = seed.unwrap_or(1);
             let mut simulator = cargo(&["test", "--release", "--package", "pavane-testkit", "--", "--nocapture"]);
             simulator.env("PAVANE_SCHEDULES", schedules.to_string()).env("PAVANE_SEED", seed.to_string());
+            simulator.env("PAVANE_MODEL_STATES", MODEL_STATES);
             stages.run("simulator", simulator);
         }
         Task::Bench { name, args } if name == "orders" => {

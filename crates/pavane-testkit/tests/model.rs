@@ -33,8 +33,8 @@ const NOW: Timestamp = Timestamp(1_700_000_000_000);
 #[derive(Clone)]
 struct World {
     parts: Vec<Rc<Part>>,
-    /// Everything ever sent.
-    bus: BTreeSet<Rc<str>>,
+    /// Everything ever sent, as text and as read from it, with its receiver.
+    bus: BTreeMap<Rc<str>, (usize, Rc<Message>)>,
     /// What services did: key, then whose work and whether it had an effect.
     done: BTreeMap<String, (String, bool)>,
     /// Keys whose effect was undone.
@@ -106,7 +106,7 @@ impl Model {
     fn first(&self) -> World {
         let parts = self.hosts.iter().map(|_| Part::new(State::default())).collect();
         let world =
-            World { parts, bus: BTreeSet::new(), done: BTreeMap::new(), undone: BTreeSet::new(), cancelled: false };
+            World { parts, bus: BTreeMap::new(), done: BTreeMap::new(), undone: BTreeSet::new(), cancelled: false };
         let id = "00000000-0000-7000-8000-000000000001";
         let start = Start { id: id.into(), input: Value::empty_object(), correlation_id: id.into(), parent: None };
         self.take(&world, 0, Command::Start(start)).unwrap()
@@ -119,7 +119,12 @@ impl Model {
             Ok(step) => {
                 let mut next = world.clone();
                 next.parts[part] = Part::new(state);
-                next.bus.extend(step.send.iter().map(|m| Rc::from(m.to_envelope(&self.program, NOW))));
+                for message in &step.send {
+                    let envelope: Rc<str> = message.to_envelope(&self.program, NOW).into();
+                    let read = Message::from_envelope(&envelope).unwrap();
+                    let to = self.program.locations().iter().position(|at| *at == read.to).unwrap();
+                    next.bus.insert(envelope, (to, Rc::new(read)));
+                }
                 Some(next)
             }
             Err(Rejected::Invalid(problem)) => panic!("refused: {problem:?}"),
@@ -130,10 +135,8 @@ impl Model {
     /// Everything that can happen next.
     fn next(&self, world: &World) -> Result<Vec<World>, String> {
         let mut out = Vec::new();
-        for envelope in &world.bus {
-            let message = Message::from_envelope(envelope)?;
-            let to = self.program.locations().iter().position(|at| *at == message.to).unwrap();
-            out.extend(self.take(world, to, Command::Message(Box::new(message))));
+        for (to, message) in world.bus.values() {
+            out.extend(self.take(world, *to, Command::Message(Box::new((**message).clone()))));
         }
         for part in 0..world.parts.len() {
             for effect in world.parts[part].state.outstanding() {
@@ -267,7 +270,8 @@ fn digest(world: &World) -> (u64, u64) {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
         world.parts.iter().for_each(|part| part.digest.hash(&mut hasher));
-        (&world.bus, &world.done, &world.undone, world.cancelled).hash(&mut hasher);
+        world.bus.keys().for_each(|envelope| envelope.hash(&mut hasher));
+        (&world.done, &world.undone, world.cancelled).hash(&mut hasher);
         hasher.finish()
     };
     (hash(0), hash(1))
