@@ -117,6 +117,7 @@ fn simulate(copy: &Path) -> Result<(u64, f64, String), String> {
     };
     let broken = text.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default();
     // Keys, data and places are of no use in a table.
-    let short: String = broken.split([':', ';', '(']).next().unwrap_or_default().chars().take(90).collect();
-    Ok((seed, seconds, short.trim().to_owned()))
+    let told = broken.split([':', ';']).next().unwrap_or_default();
+    let words = told.split(' ').filter(|word| !word.starts_with(['/', '(']) && word.len() < 40);
+    Ok((seed, seconds, words.collect::<Vec<_>>().join(" ")))
 }
