@@ -3,6 +3,7 @@
 //! Each command is a list of stages; each stage is a process that anybody could start by hand, and is printed as such.
 //! Nothing here builds or tests anything itself. Start reading at [`main`].
 
+mod mutants;
 mod stage;
 mod tidy;
 
@@ -20,6 +21,9 @@ const QUICK_DOCUMENTS: &str = "1000";
 
 /// Schedules with faults that `sim --minutes` runs for each workflow in each mode.
 const SCHEDULES_PER_WORKFLOW: u64 = 4;
+
+/// States of the model of fork and race that `sim` visits: as many as fit into some gigabytes.
+const MODEL_STATES: &str = "400000";
 
 #[derive(Parser)]
 #[command(about = "Automation of the project")]
@@ -53,6 +57,9 @@ enum Task {
         /// For so many minutes on new seeds, on all cores.
         #[arg(long, conflicts_with = "schedules")]
         minutes: Option<u64>,
+        /// Switch off one rule of the core after the other in a copy of it: the simulator must notice each.
+        #[arg(long, conflicts_with_all = ["schedules", "minutes"])]
+        mutants: bool,
         /// How many schedules.
         #[arg(long, default_value_t = 1_000_000)]
         schedules: u64,
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
     match Cli::parse().task {
         Task::Tidy => tidy::run(&mut stages),
         Task::Ctk => stages.run("conformance features", cargo(&["test", "--package", "pavane", "--test", "ctk"])),
+        Task::Sim { mutants: true, .. } => mutants::run(&mut stages),
         Task::Sim { minutes: Some(minutes), seed, .. } => {
             let explore = ["run", "--release", "--package", "pavane-testkit", "--example", "explore", "--"];
             let mut simulator = cargo(&explore);
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
             let seed = seed.unwrap_or(1);
             let mut simulator = cargo(&["test", "--release", "--package", "pavane-testkit", "--", "--nocapture"]);
             simulator.env("PAVANE_SCHEDULES", schedules.to_string()).env("PAVANE_SEED", seed.to_string());
+            simulator.env("PAVANE_MODEL_STATES", MODEL_STATES);
             stages.run("simulator", simulator);
         }
         Task::Bench { name, args } if name == "orders" => {

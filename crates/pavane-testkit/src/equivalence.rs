@@ -109,7 +109,9 @@ pub fn explore_broken(seed: u64, effort: Effort, breakage: Option<Breakage>) -> 
         let from = seed.wrapping_add(nth);
         let document = generate::document(&mut Chance::new(from));
         if let Err(failure) = examine(&document, from, effort.schedules, breakage, &mut explored) {
-            return Err(if breakage.is_some() { failure } else { Box::new(shrink::shrink(&document, *failure)) });
+            // A mutant is to be caught, not understood.
+            let wanted = breakage.is_some() || std::env::var_os("PAVANE_NO_SHRINK").is_some();
+            return Err(if wanted { failure } else { Box::new(shrink::shrink(&document, *failure)) });
         }
     }
     Ok(explored)

@@ -85,6 +85,34 @@ pub fn events_once(journal: &[JournalEntry]) -> Result<(), String> {
     Ok(())
 }
 
+/// What a location knows to be fenced asks for nothing new there: a fence is kept even if its token comes later. Only
+/// what a token asks for that was delivered before may have been asked for before its fence.
+///
+/// # Errors
+/// The request that came after its fence.
+pub fn prompt(journal: &[JournalEntry]) -> Result<(), String> {
+    let mut fenced = BTreeSet::new();
+    for entry in journal {
+        let mut again = false;
+        for event in events(std::slice::from_ref(entry)) {
+            match event {
+                Event::Fenced { t, .. } | Event::FencedAway { t, .. } => drop(fenced.insert(t)),
+                Event::Admitted { message } => again |= message.redelivered,
+                // What came counts, whatever the location made of it.
+                Event::Arrived { message, .. } => {
+                    again |= message.redelivered;
+                    fenced.extend(message.fences());
+                }
+                Event::Requested { t, task, compensates: None, .. } if fenced.contains(&t) && !again => {
+                    return Err(format!("{task} was asked for where its fence was known already"));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A compensation never comes before the effect it undoes: a late effect would stay.
 fn undone_after_done(services: &Services) -> Result<(), String> {
     for (position, key) in services.order.iter().enumerate() {

@@ -56,8 +56,9 @@ impl std::fmt::Display for Failure {
         self.trace.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         writeln!(
             f,
-            "--- replay\nPAVANE_SEED={} PAVANE_DOCUMENTS=1 cargo test -p pavane-testkit --test simulator",
-            self.from
+            "--- replay\nPAVANE_SEED={} PAVANE_DOCUMENTS=1 PAVANE_SCHEDULES={} cargo test -p pavane-testkit --test simulator",
+            self.from,
+            2 + 2 * self.schedules
         )
     }
 }

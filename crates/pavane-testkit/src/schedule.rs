@@ -70,11 +70,13 @@ pub enum Breakage {
     MessageTwice,
     /// A message that was delivered before is said to come for the first time.
     ForgottenDelivery,
+    /// Messages are kept in a commit after the one that sends them.
+    OutboxAfterCommit,
 }
 
 impl Breakage {
     /// All of them.
-    pub const ALL: [Breakage; 13] = [
+    pub const ALL: [Breakage; 14] = [
         Breakage::LostEntry,
         Breakage::LostAtCrash,
         Breakage::EffectBeforeCommit,
@@ -88,6 +90,7 @@ impl Breakage {
         Breakage::LostMessage,
         Breakage::MessageTwice,
         Breakage::ForgottenDelivery,
+        Breakage::OutboxAfterCommit,
     ];
 }
 
@@ -249,6 +252,7 @@ impl World<'_> {
         while let Some(call) = self.late.pop() {
             self.arrive(&call)?;
         }
+        self.parts.iter().try_for_each(|part| invariants::prompt(&part.journal))?;
         if self.broken(Breakage::EndedTwice) {
             self.history.extend(self.history.last().cloned());
         }
@@ -568,6 +572,9 @@ impl World<'_> {
         self.parts[self.p].journal.push(step.entry.clone());
         self.history.push(step.entry);
         self.run.messages += step.send.len() as u64;
+        if self.broken(Breakage::OutboxAfterCommit) && !step.send.is_empty() && self.chance.percent(5) {
+            return self.crash();
+        }
         self.post(&step.send);
         Ok(())
     }

@@ -45,7 +45,7 @@ fn every_breakage_is_noticed() {
             Breakage::NoTombstone => "after it had been undone",
             Breakage::EndedTwice => "ended 2 times",
             Breakage::EventTwice => "taken in twice",
-            Breakage::LostMessage => "does not end",
+            Breakage::LostMessage | Breakage::OutboxAfterCommit => "does not end",
             // Its call was made, and then forgotten for a fence, or told of as one that never left.
             Breakage::ForgottenDelivery => "neither undone nor named|after it had been undone",
             // A token that is at two places does its work twice, and comes home twice.

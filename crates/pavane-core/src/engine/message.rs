@@ -193,6 +193,14 @@ impl Message {
         Ok(data.data)
     }
 
+    /// The token it fences, when it is a fence.
+    pub fn fences(&self) -> Option<TokenId> {
+        match self.body {
+            Body::Fence { t, .. } => Some(t),
+            _ => None,
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self.body {
             Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. } | Body::Undone => {

@@ -10,6 +10,7 @@
 pub mod choices;
 pub mod coverage;
 mod data;
+mod effects;
 mod fork;
 mod saga;
 mod walk;

@@ -1,18 +1,17 @@
-//! The walk: tasks, lists, loops, tries. `fork` and undoing have files of their own.
+//! The walk: tasks, lists, loops, tries. What reaches outside, `fork` and undoing have files of their own.
 
 use std::collections::BTreeMap;
 
-use pavane_core::definition::{
-    Definition, ErrorTemplate, For, HttpCall, Task, TaskKind, Template, Then, Try, UriSource,
-};
+use pavane_core::definition::{Definition, ErrorTemplate, For, Task, TaskKind, Template, Then, Try};
 use pavane_core::engine::{Certainty, Outcome};
 use pavane_core::problem::Kind;
 use pavane_core::record::Status;
-use pavane_core::{Problem, Value, id};
+use pavane_core::{Problem, Value};
 
 use super::choices::Choices;
 use super::data::{Compiled, Seen, as_text};
-use super::{Dead, End, Environment, Expected, end, timeless};
+use super::effects::Epoch;
+use super::{Dead, End, Environment, Expected, end};
 
 /// Tasks on one path, at most: a path that is longer goes in circles.
 const MAX_TASKS: u32 = 5_000;
@@ -25,19 +24,11 @@ pub(super) struct Walk<'a> {
     pub compiled: &'a mut Compiled,
     pub expected: Expected,
     /// How often each place did its work: the idempotency key counts it.
-    epochs: BTreeMap<String, Epoch>,
+    pub epochs: BTreeMap<String, Epoch>,
     /// Answers taken, by key.
-    taken: BTreeMap<String, usize>,
+    pub taken: BTreeMap<String, usize>,
     limits: usize,
     tasks: u32,
-}
-
-#[derive(Default)]
-struct Epoch {
-    number: u32,
-    /// Whether a repeat is new work.
-    settled: bool,
-    request: Option<String>,
 }
 
 /// A thread of control.
@@ -450,132 +441,6 @@ impl<'a> Walk<'a> {
         Ok(Problem { type_, status, title, detail, instance: instance.unwrap_or_else(|| task.reference.clone()) })
     }
 
-    /// A call: the request under the key of its epoch, and the answer that the environment gives.
-    fn call(
-        &mut self,
-        thread: &mut Thread<'a>,
-        task: &'a Task,
-        call: &HttpCall,
-        input: &Value,
-    ) -> Result<(String, String), Leave> {
-        let at = |problem: Problem| problem.at(&task.reference);
-        let uri = match &call.endpoint.uri {
-            UriSource::Text(text) => text.clone(),
-            UriSource::Expression(source) => {
-                let seen = self.seen(thread, Some(input), None);
-                as_text(&self.compiled.expression(source, input, &seen).map_err(at)?)
-            }
-        };
-        let body = call.body.as_ref().map(|body| self.fill(thread, input, body)).transpose().map_err(at)?;
-        let body = body.as_ref().map(Value::to_canonical_json).unwrap_or_default();
-        let address = format!("{}{}", thread.place, task.reference);
-        let request = timeless(&format!("{} {uri} {body}", call.method));
-        let key = self.ask(thread, &address, request)?;
-        let unknown = |thread: &mut Thread<'a>| {
-            if task.pavane.compensate.is_some() {
-                thread.forget(&address);
-                let (key, address) = (key.clone(), address.clone());
-                let done = Done { task, key, address, input: input.clone(), output: Value::NULL, certain: false };
-                thread.log.push(Entry::Task(Box::new(done)));
-            }
-        };
-        if let Err(struck) = self.interrupted(thread, &key) {
-            unknown(thread);
-            return Err(struck);
-        }
-        match self.answer(&key, thread.place.contains("/comp>"))? {
-            Outcome::Success(output) => {
-                self.settle(&address);
-                thread.data = output;
-                Ok((key, address))
-            }
-            Outcome::Failure { problem, certainty } => {
-                match certainty {
-                    Certainty::Definite => {
-                        self.settle(&address);
-                        thread.forget(&address);
-                    }
-                    Certainty::Indeterminate => unknown(thread),
-                    Certainty::NotSent => {}
-                }
-                Err(problem.at(&task.reference).into())
-            }
-        }
-    }
-
-    /// The key of what a place does now. What is not settled is asked again in the same words under the same key.
-    fn ask(&mut self, thread: &mut Thread<'a>, address: &str, request: String) -> Result<String, Leave> {
-        let epoch = self.epoch(address);
-        let request = epoch.request.get_or_insert(request).clone();
-        let number = epoch.number;
-        let key = id::idempotency_key(self.environment.instance, address, &[], number);
-        match self.environment.run.map(|run| run.requested.get(&key)) {
-            Some(None) => return Err(impossible(format!("{request} was not asked for"))),
-            Some(Some(other)) if *other != request => {
-                return Err(impossible(format!("{other} was asked for instead of {request}")));
-            }
-            _ => {}
-        }
-        for before in std::mem::replace(&mut thread.last, vec![key.clone()]) {
-            self.expected.before.insert((before, key.clone()));
-        }
-        self.expected.requested.insert(key.clone(), request);
-        Ok(key)
-    }
-
-    fn epoch(&mut self, address: &str) -> &mut Epoch {
-        let epoch = self.epochs.entry(address.to_owned()).or_default();
-        if epoch.settled {
-            *epoch = Epoch { number: epoch.number + 1, ..Epoch::default() };
-        }
-        epoch
-    }
-
-    pub fn settle(&mut self, address: &str) {
-        self.epochs.entry(address.to_owned()).or_default().settled = true;
-    }
-
-    fn answer(&mut self, key: &str, undoes: bool) -> Result<Outcome, Leave> {
-        let Some(run) = self.environment.run else { return Ok((self.environment.answer)(key, undoes)) };
-        let taken = self.taken.entry(key.to_owned()).or_default();
-        let answer = run.given.get(key).and_then(|answers| answers.get(*taken));
-        *taken += 1;
-        answer.cloned().ok_or_else(|| impossible("a call that got no answer"))
-    }
-
-    /// A sub-workflow: its id belongs to the epoch; nobody asks one again.
-    fn child(&mut self, thread: &mut Thread<'a>, task: &'a Task, wait: bool, input: &Value) -> Result<(), Leave> {
-        let address = format!("{}{}", thread.place, task.reference);
-        let number = self.epoch(&address).number.to_string();
-        self.settle(&address);
-        let id = id::derived(&[self.environment.instance, &address, &number, "child"]);
-        self.expected.emitted.insert(id.clone());
-        self.waits(thread)?;
-        let output = (self.environment.child)(&id, wait).map_err(|problem| problem.at(&task.reference))?;
-        thread.data = if wait { output } else { input.clone() };
-        Ok(())
-    }
-
-    fn emit(&mut self, thread: &Thread<'a>, task: &'a Task, given: Value) -> Value {
-        let address = format!("{}{}", thread.place, task.reference);
-        let number = self.epoch(&address).number;
-        self.settle(&address);
-        let document = &self.definition.document;
-        let instance = self.environment.instance;
-        let defaults = [
-            ("specversion", Value::text("1.0")),
-            ("id", Value::text(id::derived(&[instance, &address, &number.to_string()]))),
-            ("time", Value::text("some time")),
-            ("source", Value::text(format!("/pavane/{}/{}", document.namespace, document.name))),
-        ];
-        let event = defaults.into_iter().fold(given, |event, (name, value)| match event.get(name) {
-            Some(set) if !set.is_null() => event,
-            _ => event.with(name, value),
-        });
-        self.expected.emitted.extend(event.get("id").map(|id| as_text(&id)));
-        event
-    }
-
     /// Between one thing and the next somebody may stop the thread.
     pub fn maybe_stopped(&mut self, thread: &Thread<'a>) -> Result<(), Leave> {
         if thread.stop != Stop::Never && self.choices.choose(2) == 1 { Err(Leave::Stopped) } else { Ok(()) }
@@ -598,18 +463,18 @@ impl<'a> Walk<'a> {
     }
 
     /// As [`Walk::waits`] in the middle of a call.
-    fn interrupted(&mut self, thread: &Thread<'a>, _key: &str) -> Result<(), Leave> {
+    pub fn interrupted(&mut self, thread: &Thread<'a>) -> Result<(), Leave> {
         self.struck(thread)?;
         if thread.stop == Stop::AtOnce { self.maybe_stopped(thread) } else { Ok(()) }
     }
 
-    fn fill(&mut self, thread: &Thread<'a>, input: &Value, template: &Template) -> Result<Value, Problem> {
+    pub fn fill(&mut self, thread: &Thread<'a>, input: &Value, template: &Template) -> Result<Value, Problem> {
         let seen = self.seen(thread, Some(input), None);
         self.compiled.template(template, input, &seen)
     }
 
     /// What an expression may name.
-    fn seen<'t>(&self, thread: &'t Thread<'a>, input: Option<&Value>, output: Option<&Value>) -> Seen<'t> {
+    pub fn seen<'t>(&self, thread: &'t Thread<'a>, input: Option<&Value>, output: Option<&Value>) -> Seen<'t> {
         let workflow = Value::object([
             ("id", Value::text(self.environment.instance)),
             ("definition", self.definition.source.clone()),
