@@ -1,4 +1,4 @@
-//! The parts of the `pavane` binary: command line, HTTP API, configuration, demo.
+//! The parts of the `pavane` binary: command line, HTTP API, configuration, demo, measurements.
 //!
 //! Start reading at [`cli`]; [`server`] wires a process together. Nothing here knows a workflow rule.
 
@@ -7,4 +7,5 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod measure;
 pub mod server;
