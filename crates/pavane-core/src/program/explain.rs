@@ -75,6 +75,8 @@ pub struct Cost {
     pub hops: u32,
     /// Calls to services.
     pub calls: u32,
+    /// The most calls that follow one another.
+    pub sequence: u32,
 }
 
 impl Program {
@@ -150,18 +152,25 @@ impl Program {
             let hop = u32::from(node.location.as_ref().is_some_and(|to| *to != at));
             at = node.location.clone().unwrap_or(at);
             let calls = u32::from(matches!(node.act, Act::Http(_) | Act::OpenApi(_) | Act::Function { .. }));
-            sum = Cost { messages: sum.messages + hop, hops: sum.hops + hop, calls: sum.calls + calls };
+            sum = Cost {
+                messages: sum.messages + hop,
+                hops: sum.hops + hop,
+                calls: sum.calls + calls,
+                sequence: sum.sequence + calls,
+            };
             let inner = match &node.act {
                 Act::Fork { branches, .. } => {
-                    let mut widest = 0;
+                    let (mut widest, mut longest) = (0, 0);
                     for branch in branches {
                         let (end, cost) = self.straight_list(Some(*branch), at.clone());
                         let report = u32::from(end != at);
                         sum.messages += cost.messages + report;
                         sum.calls += cost.calls;
                         widest = widest.max(cost.hops + report);
+                        longest = longest.max(cost.sequence);
                     }
                     sum.hops += widest;
+                    sum.sequence += longest;
                     None
                 }
                 act => lists(act).into_iter().next(),
@@ -172,6 +181,7 @@ impl Program {
                 sum.messages += cost.messages;
                 sum.hops += cost.hops;
                 sum.calls += cost.calls;
+                sum.sequence += cost.sequence;
             }
             next = match node.flow {
                 Flow::Continue => node.next,
