@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cli;
 pub mod client;
+mod compare;
 pub mod config;
 pub mod demo;
 pub mod measure;
