@@ -197,7 +197,7 @@ fn the_straight_way_is_counted_as_the_runtime_sends() {
     let program = Program::compile(&definition, &Resources::new()).unwrap();
     let placed = Program::choreograph(&definition, &Resources::new(), &program.hosts()).unwrap();
     let straight = placed.explain().straight;
-    assert_eq!((straight.messages, straight.hops, straight.calls), (8, 6, 5));
+    assert_eq!((straight.messages, straight.hops, straight.calls, straight.sequence), (8, 6, 5, 4));
     let straight = program.explain().straight;
-    assert_eq!((straight.messages, straight.hops, straight.calls), (0, 0, 5));
+    assert_eq!((straight.messages, straight.hops, straight.calls, straight.sequence), (0, 0, 5, 4));
 }

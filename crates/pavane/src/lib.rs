@@ -1,10 +1,12 @@
-//! The parts of the `pavane` binary: command line, HTTP API, configuration, demo.
+//! The parts of the `pavane` binary: command line, HTTP API, configuration, demo, measurements.
 //!
 //! Start reading at [`cli`]; [`server`] wires a process together. Nothing here knows a workflow rule.
 
 pub mod api;
 pub mod cli;
 pub mod client;
+mod compare;
 pub mod config;
 pub mod demo;
+pub mod measure;
 pub mod server;

@@ -22,6 +22,8 @@ pub struct Cost {
     pub hops: u32,
     /// Calls to services.
     pub calls: u32,
+    /// The most calls that follow one another.
+    pub sequence: u32,
 }
 
 /// A way through the document.
@@ -145,6 +147,11 @@ impl<'p> Way<'p> {
         }
     }
 
+    fn call(&mut self) {
+        self.cost.calls += 1;
+        self.cost.sequence += 1;
+    }
+
     fn list(&mut self, first: Option<NodeId>) -> Over {
         let mut next = first;
         while let Some(id) = next {
@@ -174,7 +181,7 @@ impl<'p> Way<'p> {
         let mut flow = node.flow;
         let over = match &node.act {
             Act::Http(_) | Act::OpenApi(_) | Act::Function { .. } => {
-                self.cost.calls += 1;
+                self.call();
                 self.steps.push(id);
                 if self.fails == Some(id) { Over::Failed } else { Over::Done }
             }
@@ -215,27 +222,37 @@ impl<'p> Way<'p> {
     }
 
     fn fork(&mut self, branches: &[NodeId]) -> Over {
-        let (split, before, log) = (self.at.clone(), self.cost.hops, std::mem::take(&mut self.log));
-        let (mut widest, mut logs, mut over) = (before, Vec::new(), Over::Done);
+        let (split, before, log) = (self.at.clone(), self.cost, std::mem::take(&mut self.log));
+        let (mut longest, mut logs, mut over) = (before, Vec::new(), Over::Done);
         for branch in branches {
-            self.at = split.clone();
-            self.cost.hops = before;
+            self.begin_side(&split, before);
             match self.list(Some(*branch)) {
                 Over::Failed => over = Over::Failed,
                 Over::End if matches!(over, Over::Done) => over = Over::End,
                 _ => {}
             }
-            self.go(Some(&split));
-            widest = widest.max(self.cost.hops);
+            self.end_side(&split, &mut longest);
             logs.push(std::mem::take(&mut self.log));
         }
         self.at = split;
-        self.cost.hops = widest;
+        self.cost = Cost { hops: longest.hops, sequence: longest.sequence, ..self.cost };
         self.log = log;
         if logs.iter().any(|log| !log.is_empty()) {
             self.log.push(Undoing::Beside(logs));
         }
         over
+    }
+
+    /// One of several that run side by side: what follows one another begins anew for each.
+    fn begin_side(&mut self, split: &Location, before: Cost) {
+        self.at = split.clone();
+        self.cost = Cost { hops: before.hops, sequence: before.sequence, ..self.cost };
+    }
+
+    fn end_side(&mut self, split: &Location, longest: &mut Cost) {
+        self.go(Some(split));
+        longest.hops = longest.hops.max(self.cost.hops);
+        longest.sequence = longest.sequence.max(self.cost.sequence);
     }
 
     fn roll_back(&mut self, mark: usize) {
@@ -249,21 +266,19 @@ impl<'p> Way<'p> {
                 Undoing::Task(owner, function) => {
                     self.go(owner.as_ref());
                     self.go(function.as_ref());
-                    self.cost.calls += 1;
+                    self.call();
                     self.undone += 1;
                 }
                 Undoing::Beside(logs) => {
-                    let (split, before) = (self.at.clone(), self.cost.hops);
-                    let mut widest = before;
+                    let (split, before) = (self.at.clone(), self.cost);
+                    let mut longest = before;
                     for log in logs {
-                        self.at = split.clone();
-                        self.cost.hops = before;
+                        self.begin_side(&split, before);
                         self.undo(log);
-                        self.go(Some(&split));
-                        widest = widest.max(self.cost.hops);
+                        self.end_side(&split, &mut longest);
                     }
                     self.at = split;
-                    self.cost.hops = widest;
+                    self.cost = Cost { hops: longest.hops, sequence: longest.sequence, ..self.cost };
                 }
             }
         }

@@ -1,17 +1,15 @@
 //! The load: orders one after the other by hand, or one request to the engine; closed loop or open.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use pavane::measure::pool::Pool;
+use pavane::measure::{self, load};
 use pavane_core::definition::Mode;
 use serde_json::{Value, json};
-
-use crate::pool::Pool;
 
 /// Longest an order may take before it counts as lost: far longer than any should.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,48 +32,30 @@ pub struct Run {
 
 /// Keeps `in_flight` orders going until `orders` are done.
 pub async fn closed(kind: &Orders, in_flight: u64, orders: u64) -> Result<Run, String> {
-    let next = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
-    let workers: Vec<_> = (0..in_flight.min(orders))
-        .map(|_| {
-            let (kind, next) = (kind.clone(), next.clone());
-            tokio::spawn(async move {
-                let mut latency = histogram()?;
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= orders {
-                        return Ok::<_, String>(latency);
-                    }
-                    let began = Instant::now();
-                    kind.carry_out(number).await?;
-                    latency.saturating_record(micros(began.elapsed()));
-                }
-            })
-        })
-        .collect();
-    let mut latency = histogram()?;
-    for worker in workers {
-        latency.add(worker.await.map_err(|e| e.to_string())??).map_err(|e| e.to_string())?;
-    }
-    Ok(Run { orders, took: began.elapsed(), latency })
+    let kind = kind.clone();
+    let one = move |number| {
+        let kind = kind.clone();
+        async move {
+            let began = Instant::now();
+            kind.carry_out(number).await.map(|()| began.elapsed())
+        }
+    };
+    run(load::closed(in_flight, orders, one).await?)
 }
 
-/// Places `orders` at a fixed rate, whatever becomes of those before. An order's time begins when it was due, so that
-/// one that had to wait for its turn is not forgiven.
+/// Places `orders` at a fixed rate, whatever becomes of those before.
 pub async fn open(kind: &Orders, rate: u64, orders: u64) -> Result<Run, String> {
-    let began = Instant::now();
-    let mut placed = Vec::new();
-    for number in 0..orders {
-        let due = began + Duration::from_micros(number * 1_000_000 / rate);
-        tokio::time::sleep_until(due.into()).await;
+    let one = |number, due: Instant| {
         let kind = kind.clone();
-        placed.push(tokio::spawn(async move { kind.carry_out(number).await.map(|()| micros(due.elapsed())) }));
-    }
-    let mut latency = histogram()?;
-    for order in placed {
-        latency.saturating_record(order.await.map_err(|e| e.to_string())??);
-    }
-    Ok(Run { orders, took: began.elapsed(), latency })
+        async move { kind.carry_out(number).await.map(|()| due.elapsed()) }
+    };
+    run(load::open(rate as f64, orders, one).await?)
+}
+
+fn run((times, took): (Vec<Duration>, Duration)) -> Result<Run, String> {
+    let mut latency = measure::histogram()?;
+    times.iter().for_each(|time| latency.saturating_record(measure::micros(*time)));
+    Ok(Run { orders: times.len() as u64, took, latency })
 }
 
 impl Orders {
@@ -85,7 +65,7 @@ impl Orders {
             Orders::Raw(services) => by_hand(services, number, &order).await,
             Orders::Durable(engine, mode) => {
                 let path = format!("/api/v1/workflows/bench/order/instances?mode={}", mode.as_str());
-                let request = request(engine, Method::POST, &path, &[("prefer", "wait=60")], &order)?;
+                let request = engine.request(Method::POST, &path, &[("prefer", "wait=60")], &order)?;
                 let (status, body) = expect(engine, request).await?;
                 match status {
                     StatusCode::OK => Ok(()),
@@ -120,12 +100,12 @@ async fn by_hand(services: &Pool, number: u64, order: &Value) -> Result<(), Stri
         ),
     ];
     for (method, path, body, id) in steps {
-        let (_, answer) = expect(services, request(services, method, &path, &[], &body)?).await?;
+        let (_, answer) = expect(services, services.request(method, &path, &[], &body)?).await?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|e| e.to_string())?;
         order[id] = answer["id"].clone();
     }
     let path = format!("/orders/o-{number:08}/confirmation");
-    expect(services, request(services, Method::PUT, &path, &[], &order)?).await.map(drop)
+    expect(services, services.request(Method::PUT, &path, &[], &order)?).await.map(drop)
 }
 
 fn order(number: u64) -> Value {
@@ -138,24 +118,6 @@ fn order(number: u64) -> Value {
     })
 }
 
-pub fn request(
-    pool: &Pool,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &Value,
-) -> Result<Request<Full<Bytes>>, String> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", pool.host())
-        .header("content-type", "application/json");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(Full::new(Bytes::from(body.to_string()))).map_err(|e| e.to_string())
-}
-
 /// Sends a request that must succeed.
 pub async fn expect(pool: &Pool, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
     let what = format!("{} {}", request.method(), request.uri());
@@ -165,12 +127,4 @@ pub async fn expect(pool: &Pool, request: Request<Full<Bytes>>) -> Result<(Statu
         true => Ok((status, body)),
         false => Err(format!("{what}: {status}: {}", String::from_utf8_lossy(&body))),
     }
-}
-
-fn histogram() -> Result<Histogram<u64>, String> {
-    Histogram::new_with_max(600_000_000, 3).map_err(|e| e.to_string())
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,6 @@
 //! compare. Start reading at [`run`].
 
 mod load;
-mod pool;
-mod process;
 mod report;
 mod services;
 
@@ -19,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use http::Method;
+use pavane::measure;
+use pavane::measure::pool::Pool;
+use pavane::measure::process::{self, Process, Used};
 use pavane_core::definition::Mode;
 use serde_json::json;
 
 use load::{Orders, Run};
-use pool::Pool;
-use process::{Process, Used};
 use report::Row;
 
 /// How many orders are kept in flight.
@@ -186,7 +185,7 @@ impl House {
             admin: Pool::new(admin, CONNECTIONS),
         };
         for text in [include_str!("order.yaml"), include_str!("waiting.yaml")] {
-            let request = load::request(&house.admin, Method::POST, "/api/v1/workflows", &[], &json!({}))?;
+            let request = house.admin.request(Method::POST, "/api/v1/workflows", &[], &json!({}))?;
             let request = request.map(|_| http_body_util::Full::new(bytes::Bytes::from_static(text.as_bytes())));
             load::expect(&house.admin, request).await?;
         }
@@ -220,7 +219,7 @@ impl House {
         for (waiting, kind) in [(0, "offered"), (WAITING, "offered+")] {
             for _ in 0..waiting {
                 let path = "/api/v1/workflows/bench/waiting/instances";
-                load::expect(&self.admin, load::request(&self.admin, Method::POST, path, &[], &json!({}))?).await?;
+                load::expect(&self.admin, self.admin.request(Method::POST, path, &[], &json!({}))?).await?;
             }
             for mode in modes {
                 let orders = self.durable(*mode);
@@ -286,13 +285,9 @@ impl House {
 
     /// The engine's own numbers.
     async fn numbers(&self) -> Result<BTreeMap<String, f64>, String> {
-        let request = load::request(&self.admin, Method::GET, "/metrics", &[], &json!(null))?;
+        let request = self.admin.request(Method::GET, "/metrics", &[], &json!(null))?;
         let (_, text) = load::expect(&self.admin, request).await?;
         let text = String::from_utf8_lossy(&text);
-        let number = |line: &str| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        };
-        Ok(text.lines().filter_map(number).collect())
+        Ok(measure::numbers(&text))
     }
 }

@@ -101,15 +101,5 @@ pub fn json(rows: &[Row]) -> String {
 
 /// What it ran on.
 pub fn machine() -> String {
-    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    format!(
-        "pavane {} on {cores} cores ({}), {} {}",
-        env!("CARGO_PKG_VERSION"),
-        model.unwrap_or("unknown"),
-        std::env::consts::OS,
-        read("/proc/sys/kernel/osrelease").trim()
-    )
+    format!("pavane {} on {}", env!("CARGO_PKG_VERSION"), pavane::measure::Machine::here())
 }

@@ -181,7 +181,7 @@ fn paths(explanation: &Explanation) -> String {
     let width = explanation.paths.iter().map(|path| path.way.chars().count()).max().unwrap_or(0).clamp(3, 50);
     let mut text = format!("\n{:<width$}  MESSAGES  HOPS  CALLS  UNDONE  ENDS\n", "WAY");
     for path in &explanation.paths {
-        let Cost { messages, hops, calls } = path.cost;
+        let Cost { messages, hops, calls, .. } = path.cost;
         let way: String = path.way.chars().take(width).collect();
         text.push_str(&format!(
             "{way:<width$}  {messages:>8}  {hops:>4}  {calls:>5}  {:>6}  {}\n",

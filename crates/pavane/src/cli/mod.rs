@@ -4,6 +4,7 @@
 //! wrong, 3 it did not end in time.
 
 mod check;
+mod compare;
 mod demo;
 mod explain;
 mod picture;
@@ -52,6 +53,11 @@ enum Command {
     Check(check::Check),
     /// Explain what choreography makes of a definition: who does what, and who hands work to whom.
     Explain(explain::Explain),
+    /// Measure both modes of a definition under the same load, outages included.
+    Compare(compare::Compare),
+    /// Be a service of a comparison.
+    #[command(hide = true)]
+    CompareService(compare::CompareService),
     /// Deploy definitions to a server.
     Deploy(remote::Deploy),
     /// Start an instance on a server.
@@ -152,6 +158,8 @@ impl Cli {
             Command::Run(command) => command.run().await,
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
+            Command::Compare(command) => command.run().await,
+            Command::CompareService(command) => command.run().await,
             Command::Deploy(command) => command.run().await,
             Command::Start(command) => command.run().await,
             Command::Ps(command) => command.run().await,

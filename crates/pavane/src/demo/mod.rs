@@ -29,7 +29,7 @@ use crate::server::{Running, Storage, Totals};
 use services::{Behaviour, Books, Fate, NAMES, audit};
 
 /// The saga.
-const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/workflow.yaml");
+pub(crate) const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/workflow.yaml");
 
 /// How long an order may take before the demo gives it up: far longer than any should.
 const PATIENCE: u64 = 120;
@@ -70,7 +70,7 @@ struct Run {
 /// # Errors
 /// What kept it from running.
 pub async fn run(settings: Settings) -> Result<bool, String> {
-    let folder = temporary()?;
+    let folder = temporary("demo")?;
     let result = run_in(&settings, folder.clone()).await;
     if let Err(error) = std::fs::remove_dir_all(&folder) {
         tracing::warn!(folder = %folder.display(), %error, "the demo's folder stays");
@@ -209,14 +209,7 @@ async fn orders(settings: &Settings, mode: Mode, address: SocketAddr) -> Result<
 }
 
 async fn place(server: &Server, mode: Mode, order: &str, number: usize) -> Result<Answer, String> {
-    let pieces = 1 + number % 3;
-    let body = json!({
-        "orderId": order,
-        "items": [{ "sku": "lute", "quantity": pieces }],
-        "total": 1_900 * pieces,
-        "address": { "street": "Rue de la Danse 4", "city": "Padova" },
-        "email": format!("{order}@example.com"),
-    });
+    let body = order_of(order, number);
     let wait = format!("wait={PATIENCE}");
     let headers = [("content-type", "application/json"), ("prefer", wait.as_str()), ("idempotency-key", order)];
     let path = format!("/api/v1/workflows/shop/order-fulfilment/instances?mode={}", mode.as_str());
@@ -227,6 +220,18 @@ async fn place(server: &Server, mode: Mode, order: &str, number: usize) -> Resul
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// The input of an order; how much it is for follows from its number.
+pub(crate) fn order_of(id: &str, number: usize) -> serde_json::Value {
+    let pieces = 1 + number % 3;
+    json!({
+        "orderId": id,
+        "items": [{ "sku": "lute", "quantity": pieces }],
+        "total": 1_900 * pieces,
+        "address": { "street": "Rue de la Danse 4", "city": "Padova" },
+        "email": format!("{id}@example.com"),
+    })
 }
 
 /// How an order ended, by the answer its client got.
@@ -249,8 +254,8 @@ fn progress(orders: usize) -> ProgressBar {
 }
 
 /// A folder of our own among the temporary files.
-fn temporary() -> Result<PathBuf, String> {
-    let folder = std::env::temp_dir().join(format!("pavane-demo-{}", uuid::Uuid::now_v7()));
+pub(crate) fn temporary(purpose: &str) -> Result<PathBuf, String> {
+    let folder = std::env::temp_dir().join(format!("pavane-{purpose}-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     Ok(folder)
 }

@@ -8,7 +8,7 @@ mod books;
 mod server;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -43,12 +43,36 @@ impl Default for Behaviour {
     }
 }
 
+/// One service, without its listener.
+#[derive(Clone, Debug)]
+pub struct Service(Arc<Shared>);
+
+impl Service {
+    /// One of [`NAMES`]. With `ledger`, its books are in a file of that folder.
+    ///
+    /// # Errors
+    /// A ledger that cannot be read.
+    pub fn open(name: &'static str, behaviour: &Behaviour, ledger: Option<&Path>) -> Result<Service, String> {
+        Ok(Service(Arc::new(Shared::open(name, behaviour.clone(), ledger)?)))
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> axum::Router {
+        server::router(self.0.clone())
+    }
+
+    /// Its books.
+    pub fn books(&self) -> Books {
+        self.0.books()
+    }
+}
+
 /// Running services.
 #[derive(Debug)]
 pub struct Services {
     /// Where each listens, in the order of [`NAMES`].
     pub addresses: [SocketAddr; 5],
-    shared: [Arc<Shared>; 5],
+    services: Vec<Service>,
     stop: watch::Sender<bool>,
 }
 
@@ -60,18 +84,18 @@ pub struct Services {
 pub async fn start(ports: [u16; 5], behaviour: &Behaviour, ledger: Option<PathBuf>) -> Result<Services, String> {
     let stop = watch::Sender::new(false);
     let mut addresses = Vec::new();
-    let mut shared = Vec::new();
+    let mut services = Vec::new();
     for (name, port) in NAMES.into_iter().zip(ports) {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| format!("{name}: port {port}: {e}"))?;
         addresses.push(listener.local_addr().map_err(|e| e.to_string())?);
-        let service = Arc::new(Shared::open(name, behaviour.clone(), ledger.as_deref())?);
-        shared.push(service.clone());
+        let service = Service::open(name, behaviour, ledger.as_deref())?;
+        services.push(service.clone());
         let mut stopped = stop.subscribe();
         let serving = axum::serve(
             axum::serve::ListenerExt::tap_io(listener, |stream| {
                 let _ = stream.set_nodelay(true);
             }),
-            server::router(service),
+            service.router(),
         )
         .with_graceful_shutdown(async move {
             // The sender gone means the same as its word.
@@ -84,14 +108,13 @@ pub async fn start(ports: [u16; 5], behaviour: &Behaviour, ledger: Option<PathBu
         });
     }
     let addresses = addresses.try_into().map_err(|_| "five services have five addresses")?;
-    let shared = shared.try_into().map_err(|_| "five services have five books")?;
-    Ok(Services { addresses, shared, stop })
+    Ok(Services { addresses, services, stop })
 }
 
 impl Services {
     /// The books of all services, in the order of [`NAMES`].
     pub fn books(&self) -> Vec<Books> {
-        self.shared.iter().map(|shared| shared.books()).collect()
+        self.services.iter().map(Service::books).collect()
     }
 
     /// Stops them.

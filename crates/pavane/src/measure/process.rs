@@ -1,27 +1,35 @@
-//! Processes of the bench, and what the operating system says they used.
+//! Processes that a measurement starts, and what the operating system says they used.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+
+use serde::Serialize;
 
 /// The kernel counts CPU time for `/proc` in hundredths of a second on every architecture Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A process that ends with this value.
+#[derive(Debug)]
 pub struct Process(Child);
 
 /// What a process has used since its start. Zero where there is no `/proc`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Used {
     /// CPU time in seconds, in user and system mode together.
     pub cpu: f64,
     /// Resident memory in bytes, now.
     pub rss: u64,
+    /// Resident memory in bytes, at its most.
+    pub peak: u64,
     /// Bytes handed to the block layer.
     pub written: u64,
 }
 
 impl Process {
-    /// Starts a process and reads its standard output up to the first line that `found` takes.
+    /// Starts a process and reads its standard output up to the first line that `found` takes. Blocks until then.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends before.
     pub fn start<T>(mut command: Command, found: impl Fn(&str) -> Option<T>) -> Result<(Process, T), String> {
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{command:?}: {e}"))?;
         let output = child.stdout.take();
@@ -32,6 +40,14 @@ impl Process {
             }
         }
         Err(format!("{command:?} ended before it was ready"))
+    }
+
+    /// Kills it with SIGKILL: it gets no chance to tidy up.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.0.kill().and_then(|()| self.0.wait()).map(drop).map_err(|e| format!("process {}: {e}", self.0.id()))
     }
 
     /// What it has used so far.
@@ -66,9 +82,11 @@ fn used(pid: &str) -> Used {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
     };
+    let status = read("status");
     Used {
         cpu: ticks / TICKS_PER_SECOND,
-        rss: field(&read("status"), "VmRSS:") * 1024,
+        rss: field(&status, "VmRSS:") * 1024,
+        peak: field(&status, "VmHWM:") * 1024,
         written: field(&read("io"), "write_bytes:"),
     }
 }

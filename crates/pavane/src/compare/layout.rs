@@ -1,0 +1,296 @@
+//! Which processes run for one mode: the services, a process each, and those of Pavane. Today Pavane's are one server that
+//! holds the engine and all participants; a participant that is a process of its own belongs into [`Layout::pavane`].
+//!
+//! Each mode has a layout of its own, with stores of its own, so that nothing one mode leaves behind is on the other's bill.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::service::Done;
+use super::subject::{Answering, Subject};
+use crate::demo::services::{Behaviour, Books};
+use crate::measure::pool::Pool;
+use crate::measure::process::{Process, Used};
+
+/// Connections of the load to the engine: half of the 1,024 files that a process may have open on most systems. An
+/// instance that finds none free waits for one; its time goes on.
+const CONNECTIONS: usize = 512;
+
+/// How long a process may take until it is ready: far longer than any should.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the services are like.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    /// How long each call takes.
+    pub time: Duration,
+    /// Decides who is unlucky.
+    pub seed: u64,
+    /// Whether the demo's services refuse some orders.
+    pub failures: bool,
+}
+
+/// A process that can be started again at the same address.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Its name in the report.
+    pub name: String,
+    /// What starts it again.
+    arguments: Vec<String>,
+    log: PathBuf,
+    process: Option<Process>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where a service tells what it did.
+    control: Option<Pool>,
+    /// What earlier processes at this place used.
+    past: Used,
+}
+
+/// The processes of one mode.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The services, when they are ours.
+    pub services: Vec<Member>,
+    /// Pavane's processes; the first is where instances are started.
+    pub pavane: Vec<Member>,
+    /// The load's connections.
+    pub client: Pool,
+    /// Connections for those who look, which are not counted.
+    pub admin: Pool,
+    folder: PathBuf,
+}
+
+impl Layout {
+    /// Starts services and server in a folder of their own, and deploys the workflow.
+    ///
+    /// # Errors
+    /// What could not be started, with the end of its log.
+    pub async fn open(subject: &Subject, services: &Services, folder: &Path) -> Result<Layout, String> {
+        let told = |e: std::io::Error| format!("{}: {e}", folder.display());
+        std::fs::create_dir_all(folder.join("books")).map_err(told)?;
+        let mut members = Vec::new();
+        if subject.answering != Answering::Configured {
+            for name in &subject.participants {
+                members.push(Member::start(name, service(subject, services, name, folder), folder).await?);
+            }
+        }
+        let config = folder.join("pavane.yaml");
+        let mut settings = settings(subject, &members);
+        let write = |settings: &Value| std::fs::write(&config, settings.to_string()).map_err(told);
+        write(&settings)?;
+        let arguments =
+            ["serve", "--log", "error", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
+        let server = Member::start("engine", arguments, folder).await?;
+        // Started again, it is where its clients know it to be.
+        settings["listen"] = json!({ "admin": server.address.to_string() });
+        write(&settings)?;
+        let (client, admin) = (Pool::new(server.address, CONNECTIONS), Pool::new(server.address, 2));
+        let layout = Layout { services: members, pavane: vec![server], client, admin, folder: folder.to_owned() };
+        for (name, text) in &subject.texts {
+            let request = layout.admin.request(Method::POST, "/api/v1/workflows", &[], &Value::Null)?;
+            let request = request.map(|_| http_body_util::Full::new(bytes::Bytes::from(text.clone())));
+            let (status, body) = layout.admin.send(request).await?;
+            if !status.is_success() {
+                return Err(format!("{name} cannot be deployed: {status}: {}", String::from_utf8_lossy(&body)));
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The engine's numbers.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn numbers(&self) -> Result<BTreeMap<String, f64>, String> {
+        let request = self.admin.request(Method::GET, "/metrics", &[], &Value::Null)?;
+        let (_, text) = self.admin.send(request).await?;
+        Ok(crate::measure::numbers(&String::from_utf8_lossy(&text)))
+    }
+
+    /// What each service did since it was last started.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub async fn done(&self) -> Result<Vec<Done>, String> {
+        let mut done = Vec::new();
+        for service in &self.services {
+            done.push(serde_json::from_value(service.ask("/done").await?).map_err(|e| e.to_string())?);
+        }
+        Ok(done)
+    }
+
+    /// The books of the demo's services.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub async fn books(&self) -> Result<Vec<Books>, String> {
+        let mut books = Vec::new();
+        for service in &self.services {
+            books.push(serde_json::from_value(service.ask("/books").await?).map_err(|e| e.to_string())?);
+        }
+        Ok(books)
+    }
+
+    /// Bytes of all files of the stores, logs of the databases included.
+    pub fn stored(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
+        let stores = entries.filter(|entry| entry.file_name().to_string_lossy().contains(".db"));
+        stores.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+    }
+}
+
+impl Member {
+    async fn start(name: &str, arguments: Vec<String>, folder: &Path) -> Result<Member, String> {
+        let log = folder.join(format!("{name}.log"));
+        let (process, addresses) = spawn(&arguments, &log).await?;
+        let address = *addresses.first().ok_or_else(|| format!("{name} tells no address"))?;
+        let control = addresses.get(1).map(|address| Pool::new(*address, 1));
+        let past = Used::default();
+        Ok(Member { name: name.to_owned(), arguments, log, process: Some(process), address, control, past })
+    }
+
+    /// Kills it with SIGKILL.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn kill(&mut self) -> Result<(), String> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let used = process.used();
+        self.past.cpu += used.cpu;
+        self.past.written += used.written;
+        self.past.peak = self.past.peak.max(used.peak);
+        process.kill()
+    }
+
+    /// Starts it again where it was; gives the moment it was ready.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart(&mut self) -> Result<Instant, String> {
+        let mut arguments = self.arguments.clone();
+        if let Some(port) = arguments.iter().position(|argument| argument == "--port") {
+            if let Some(port) = arguments.get_mut(port + 1) {
+                *port = self.address.port().to_string();
+            }
+        }
+        let (process, addresses) = spawn(&arguments, &self.log).await?;
+        self.process = Some(process);
+        self.control = addresses.get(1).map(|address| Pool::new(*address, 1));
+        Ok(Instant::now())
+    }
+
+    /// What it used, and the processes before it at this place.
+    pub fn used(&self) -> Used {
+        let now = self.process.as_ref().map(Process::used).unwrap_or_default();
+        Used {
+            cpu: now.cpu + self.past.cpu,
+            rss: now.rss,
+            peak: now.peak.max(self.past.peak),
+            written: now.written + self.past.written,
+        }
+    }
+
+    async fn ask(&self, path: &str) -> Result<Value, String> {
+        let control = self.control.as_ref().ok_or_else(|| format!("{} is no service", self.name))?;
+        let (_, body) = control.send(control.request(Method::GET, path, &[], &Value::Null)?).await?;
+        serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.name))
+    }
+}
+
+/// Starts this binary with other arguments and reads the addresses it prints.
+async fn spawn(arguments: &[String], log: &Path) -> Result<(Process, Vec<SocketAddr>), String> {
+    let own = std::env::current_exe().map_err(|e| format!("this binary cannot be found: {e}"))?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let file = file.map_err(|e| format!("{}: {e}", log.display()))?;
+    let mut command = Command::new(own);
+    command.args(arguments).stdin(Stdio::null()).stderr(file);
+    let addresses = |line: &str| {
+        let words = line.split([' ', ';']).map(|word| word.strip_prefix("http://").unwrap_or(word));
+        let found: Vec<SocketAddr> = words.filter_map(|word| word.parse().ok()).collect();
+        (!found.is_empty()).then_some(found)
+    };
+    let started = tokio::task::spawn_blocking(move || Process::start(command, addresses));
+    let started = tokio::time::timeout(PATIENCE, started).await;
+    let started = started.map_err(|_| format!("it was not ready within {} s", PATIENCE.as_secs()));
+    let started = started.and_then(|joined| joined.map_err(|e| e.to_string())).and_then(|started| started);
+    started.map_err(|why| {
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        let last: Vec<&str> = said.lines().rev().take(5).collect();
+        let last: String = last.into_iter().rev().map(|line| format!("\n  {line}")).collect();
+        format!("{why}{last}")
+    })
+}
+
+/// The arguments of a service's process.
+fn service(subject: &Subject, services: &Services, name: &str, folder: &Path) -> Vec<String> {
+    let mut arguments = ["compare-service", "--name", name, "--port", "0"].map(str::to_owned).to_vec();
+    arguments.extend(["--time".to_owned(), format!("{}ms", services.time.as_millis())]);
+    if subject.answering == Answering::Demo {
+        let Behaviour { declined, unshippable, .. } = Behaviour::default();
+        let (declined, unshippable) = if services.failures { (declined, unshippable) } else { (0.0, 0.0) };
+        arguments.extend(["--books".to_owned(), folder.join("books").display().to_string()]);
+        arguments.extend(["--seed".to_owned(), services.seed.to_string()]);
+        arguments.extend(["--declined".to_owned(), declined.to_string()]);
+        arguments.extend(["--unshippable".to_owned(), unshippable.to_string()]);
+    }
+    arguments
+}
+
+/// The configuration of the server: the user's with another listener and store, or one that names our services.
+fn settings(subject: &Subject, services: &[Member]) -> Value {
+    let mut settings = match &subject.config {
+        Some((config, folder)) => absolute(config.clone(), folder),
+        None => {
+            let services = services.iter().map(|service| {
+                let url = format!("http://{}", service.address);
+                (service.name.clone(), json!({ "url": url, "idempotency": "key" }))
+            });
+            json!({ "services": services.collect::<BTreeMap<_, _>>() })
+        }
+    };
+    settings["listen"] = json!({ "admin": "127.0.0.1:0" });
+    settings["store"] = json!({ "sqlite": { "path": "pavane.db" } });
+    settings["workflows"] = json!([]);
+    settings
+}
+
+/// A configuration whose paths hold wherever it is read.
+fn absolute(mut config: Value, folder: &Path) -> Value {
+    let move_to = |path: &mut Value| {
+        if let Some(text) = path.as_str() {
+            *path = json!(folder.join(text).display().to_string());
+        }
+    };
+    if let Some(ca) = config.pointer_mut("/http/ca") {
+        move_to(ca);
+    }
+    for secret in config.get_mut("secrets").and_then(Value::as_object_mut).into_iter().flat_map(|all| all.values_mut())
+    {
+        if let Some(file) = secret.get_mut("file") {
+            move_to(file);
+        }
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_configuration_hold_elsewhere() {
+        let config =
+            json!({ "http": { "ca": "ca.pem" }, "secrets": { "a": { "file": "a.txt" }, "b": { "env": "B" } } });
+        let moved = absolute(config, Path::new("/etc/shop"));
+        assert_eq!(moved["http"]["ca"], "/etc/shop/ca.pem");
+        assert_eq!(moved["secrets"]["a"]["file"], "/etc/shop/a.txt");
+        assert_eq!(moved["secrets"]["b"], json!({ "env": "B" }));
+    }
+}
