@@ -35,7 +35,7 @@ fn seen(explanation: &Explanation, data: &str) -> Vec<String> {
 
 #[test]
 fn each_step_that_fails_is_a_way_with_its_rollback() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/workflow.yaml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/order.yaml");
     let order = explain(&std::fs::read_to_string(path).unwrap());
     assert_eq!(
         ways(&order),

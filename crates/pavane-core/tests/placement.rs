@@ -192,7 +192,7 @@ fn an_explanation_tells_who_hands_work_to_whom() {
 #[test]
 fn the_straight_way_is_counted_as_the_runtime_sends() {
     let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/workflow.yaml"));
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/order.yaml"));
     let definition = read("order.yaml", &text.unwrap()).definition.unwrap();
     let program = Program::compile(&definition, &Resources::new()).unwrap();
     let placed = Program::choreograph(&definition, &Resources::new(), &program.hosts()).unwrap();

@@ -14,7 +14,7 @@ fn program(text: &str) -> Program {
 }
 
 fn order() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/workflow.yaml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/order-fulfilment/order.yaml");
     std::fs::read_to_string(path).unwrap()
 }
 

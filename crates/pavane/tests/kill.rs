@@ -272,7 +272,7 @@ async fn start_services(port: u16, folder: &Path) -> Process {
 }
 
 fn engine_config(port: u16, folder: &Path) -> std::path::PathBuf {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/order-fulfilment/workflow.yaml");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/order-fulfilment/order.yaml");
     std::fs::copy(example, folder.join("workflow.yaml")).unwrap();
     let services: String = NAMES
         .iter()

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use support::{Process, Served};
 
 /// Its failures that the test chooses come one after another: what races with a failure may differ in any mode.
-const SAGA: &str = "../../examples/order-fulfilment/workflow.yaml";
+const SAGA: &str = "../../examples/order-fulfilment/order.yaml";
 
 async fn services(folder: &Path, declined: u8) -> (Process, String) {
     let chances = format!("--port 0 --declined {declined} --unavailable 50 --unshippable 0 --lost 0");

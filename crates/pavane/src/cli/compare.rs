@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Done, FAILED, Failure, OK, duration_argument, json_argument, print_json};
+use super::{Done, FAILED, Failure, OK, Output, duration_argument, json_argument, print_json};
 use crate::compare::subject::{Answering, Subject};
-use crate::compare::{self, Kill, Settings, service};
+use crate::compare::{self, Kill, Settings, Thresholds, service};
 use crate::demo::services::Behaviour;
 use crate::demo::temporary;
 
@@ -46,9 +46,18 @@ pub(crate) struct Compare {
     /// Decides payloads' fates and the moments of the kills.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write report.json into this folder.
+    /// For the verdict: the p99 of an instance must stay within it.
+    #[arg(long, default_value = "300ms", value_parser = duration_argument)]
+    p99: Duration,
+    /// For the verdict: figures apart by less than this, in percent of the larger one, count as alike.
+    #[arg(long, default_value_t = 10.0)]
+    alike: f64,
+    /// Write report.html and report.json into this folder.
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,6 +95,7 @@ impl Compare {
             objective_s: self.objective.as_secs_f64(),
             service_time_ms: u64::try_from(self.service_time.as_millis()).unwrap_or(0),
             seed: self.seed,
+            thresholds: Thresholds { p99_ms: self.p99.as_secs_f64() * 1_000.0, alike_percent: self.alike },
         };
         let folder = temporary("compare").map_err(Failure::failed)?;
         let report = compare::run(subject, settings, &folder).await;
@@ -94,7 +104,10 @@ impl Compare {
         }
         let report = report.map_err(Failure::failed)?;
         let value = serde_json::to_value(&report).map_err(|e| Failure::failed(e.to_string()))?;
-        print_json(&value);
+        match self.output {
+            Output::Json => print_json(&value),
+            Output::Text => print!("{}", compare::text(&report)),
+        }
         if let Some(folder) = self.report {
             let file = folder.join("report.json");
             let told = |e: std::io::Error| Failure::failed(format!("{}: {e}", file.display()));

@@ -1,13 +1,10 @@
 //! Coupling, read off the document: who knows whom in each mode, and whose part changes when a step is inserted, appended
-//! or removed. Nothing runs: the edit is made to the document, both are placed, and what each participant has to know
-//! before and after is compared.
-//!
-//! What a participant *knows* is its own tasks, for which it waits for whom, to whom it hands what, and the functions it
-//! undoes work with.
+//! or removed. Nothing runs: the edit is made to the document, both are placed, and the slices before and after are
+//! compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use pavane_core::program::{Explanation, Location, Program};
+use pavane_core::program::{Coupling as Touched, Location, Program, coupling};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -136,33 +133,17 @@ fn edit(subject: &Subject, what: String, document: &Value, tasks: Vec<Value>) ->
     let mut edited = document.clone();
     edited["do"] = Value::Array(tasks);
     let services: BTreeSet<String> = subject.participants.iter().cloned().chain([NEW.to_owned()]).collect();
-    let explained = subject::read("edited", &edited.to_string()).ok().and_then(|definition| {
-        let resources = subject::stand_ins(&definition);
-        Program::choreograph(&definition, &resources, &services).ok().map(|program| program.explain())
-    });
-    let choreography = explained.map(|after| {
-        let (before, after) = (knowledge(&subject.explanation), knowledge(&after));
-        let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        all.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
+    let placed = |text: &str| {
+        let definition = subject::read("edited", text).ok()?;
+        Program::choreograph(&definition, &subject::stand_ins(&definition), &services).ok()
+    };
+    let choreography = placed(subject.text().1).zip(placed(&edited.to_string())).map(|(before, after)| {
+        let Touched { added, changed, removed, .. } = coupling(&before, &after);
+        let all: BTreeSet<String> = [added, changed, removed].iter().flatten().map(|at| at.name().to_owned()).collect();
+        all.into_iter().collect()
     });
     let orchestration = vec![Location::Engine.name().to_owned()];
     Ok(Edit { edit: what, orchestration, choreography, services_changed: 0 })
-}
-
-/// What each participant has to know.
-fn knowledge(explanation: &Explanation) -> BTreeMap<String, BTreeSet<String>> {
-    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for participant in &explanation.participants {
-        let does = participant.does.iter().map(|task| format!("does {task}"));
-        let undoes = participant.undoes.iter().map(|function| format!("undoes with {function}"));
-        known.insert(participant.name.name().to_owned(), does.chain(undoes).collect());
-    }
-    for hand in &explanation.hand_overs {
-        let (from, to) = (hand.from.name(), hand.to.name());
-        known.entry(from.to_owned()).or_default().insert(format!("hands {} to {to}", hand.what));
-        known.entry(to.to_owned()).or_default().insert(format!("takes {} from {from}", hand.what));
-    }
-    known
 }
 
 #[cfg(test)]

@@ -175,10 +175,10 @@ impl Member {
     /// It does not start.
     pub async fn restart(&mut self) -> Result<Instant, String> {
         let mut arguments = self.arguments.clone();
-        if let Some(port) = arguments.iter().position(|argument| argument == "--port") {
-            if let Some(port) = arguments.get_mut(port + 1) {
-                *port = self.address.port().to_string();
-            }
+        if let Some(port) = arguments.iter().position(|argument| argument == "--port")
+            && let Some(port) = arguments.get_mut(port + 1)
+        {
+            *port = self.address.port().to_string();
         }
         let (process, addresses) = spawn(&arguments, &self.log).await?;
         self.process = Some(process);

@@ -11,6 +11,8 @@ mod measures;
 mod outage;
 pub(crate) mod service;
 pub(crate) mod subject;
+mod text;
+mod verdict;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +30,9 @@ use measures::{AtRate, Closed, Latency, ProcessFigures, Reading, count};
 pub(crate) use outage::Kill;
 use outage::{Outage, Plan};
 use subject::{Answering, Subject};
+pub(crate) use text::text;
+pub(crate) use verdict::Thresholds;
+use verdict::Verdict;
 
 /// Instances that warm each mode up; their times are dropped.
 const WARM_UP: u64 = 50;
@@ -49,6 +54,7 @@ pub(crate) struct Settings {
     pub objective_s: f64,
     pub service_time_ms: u64,
     pub seed: u64,
+    pub thresholds: Thresholds,
 }
 
 /// What was found.
@@ -66,6 +72,7 @@ pub(crate) struct Report {
     pub coupling: Coupling,
     /// One for each mode; none when one did anything wrong.
     pub modes: Vec<Figures>,
+    pub verdict: Verdict,
 }
 
 /// The figures of a mode.
@@ -174,6 +181,10 @@ pub(crate) async fn run(subject: Subject, settings: Settings, folder: &Path) -> 
             figures[at].outages.push(outage);
         }
     }
+    if !correctness.correct {
+        figures.clear();
+    }
+    let coupling = Coupling::of(&subject)?;
     Ok(Report {
         pavane: env!("CARGO_PKG_VERSION"),
         command: std::env::args().collect(),
@@ -181,8 +192,9 @@ pub(crate) async fn run(subject: Subject, settings: Settings, folder: &Path) -> 
         workflow: subject.identity.clone(),
         digest: subject.digest.clone(),
         answered_by: subject.answered_by(),
-        coupling: Coupling::of(&subject)?,
-        modes: if correctness.correct { figures } else { Vec::new() },
+        verdict: Verdict::of(&figures, &coupling, settings.thresholds),
+        coupling,
+        modes: figures,
         correctness,
         settings,
     })

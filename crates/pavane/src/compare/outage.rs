@@ -211,7 +211,7 @@ fn detected(points: &[Point], objective: f64) -> Option<(f64, &'static str)> {
     let signs = points.iter().flat_map(|point| {
         let refused = point.failed_at.map(|at| (at, "refused"));
         let faulted = (!point.completed).then(|| (point.end(), "faulted"));
-        let overdue = (point.took > objective).then(|| (point.due + objective, "overdue"));
+        let overdue = (point.took > objective).then_some((point.due + objective, "overdue"));
         [refused, faulted, overdue]
     });
     signs.flatten().filter(|(at, _)| *at >= 0.0).min_by(|a, b| a.0.total_cmp(&b.0))
@@ -321,9 +321,9 @@ mod tests {
         let outage = told(&plan(), "engine", &points(|due| if due < 0.0 { 0.05 } else { 0.2 }), 2.0, 2.5);
         assert_eq!(outage.recovery_s, None);
         assert_eq!((outage.during.on_time_percent, outage.detected_ms), (100.0, None));
-        // Within a tenth is back.
+        // Within a tenth is back, at the first step after the last that was due before the restart.
         let outage = told(&plan(), "engine", &points(|due| if due < 0.0 { 0.05 } else { 0.054 }), 2.0, 2.5);
-        assert_eq!(outage.recovery_s, Some(0.0));
+        assert_eq!(outage.recovery_s, Some(0.25));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::server::{Running, Storage, Totals};
 use services::{Behaviour, Books, Fate, NAMES, audit};
 
 /// The saga.
-pub(crate) const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/workflow.yaml");
+pub(crate) const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/order.yaml");
 
 /// How long an order may take before the demo gives it up: far longer than any should.
 const PATIENCE: u64 = 120;
