@@ -22,6 +22,15 @@ fn both_modes_are_compared_and_a_killed_service_comes_back() {
     assert!(told.contains("audit: clean") && told.contains("favours"), "{told}");
     let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!(report["correctness"]["correct"], true, "{report:#}");
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains("When to choose which") && page.ends_with("</html>\n"), "{page}");
+    for foreign in ["<script", "src=", "href=", "url(http", "@import"] {
+        assert!(!page.contains(foreign), "the page needs nothing else, but has `{foreign}`");
+    }
+    for tag in ["svg", "table", "div", "tr", "td", "g"] {
+        let (open, close) = (page.matches(&format!("<{tag}")).count(), page.matches(&format!("</{tag}>")).count());
+        assert!(open >= close && close > 0 || open == 0, "<{tag}>: {open} opened, {close} closed");
+    }
     let modes = report["modes"].as_array().unwrap();
     assert_eq!([&modes[0]["mode"], &modes[1]["mode"]], ["orchestration", "choreography"]);
     for mode in modes {

@@ -1,11 +1,11 @@
 //! `pavane compare`, and the services it starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Done, FAILED, Failure, OK, Output, duration_argument, json_argument, print_json};
+use super::{Done, FAILED, Failure, OK, Output, duration_argument, json_argument, picture, print_json};
 use crate::compare::subject::{Answering, Subject};
 use crate::compare::{self, Kill, Settings, Thresholds, service};
 use crate::demo::services::Behaviour;
@@ -97,6 +97,11 @@ impl Compare {
             seed: self.seed,
             thresholds: Thresholds { p99_ms: self.p99.as_secs_f64() * 1_000.0, alike_percent: self.alike },
         };
+        let pictures = [
+            ("Orchestrated: the engine makes every call", &subject.orchestrated),
+            ("Choreographed: the participants hand the work on", &subject.explanation),
+        ]
+        .map(|(title, explanation)| (title.to_owned(), picture::svg(&subject.identity.join(" "), explanation)));
         let folder = temporary("compare").map_err(Failure::failed)?;
         let report = compare::run(subject, settings, &folder).await;
         if let Err(error) = std::fs::remove_dir_all(&folder) {
@@ -109,10 +114,14 @@ impl Compare {
             Output::Text => print!("{}", compare::text(&report)),
         }
         if let Some(folder) = self.report {
-            let file = folder.join("report.json");
-            let told = |e: std::io::Error| Failure::failed(format!("{}: {e}", file.display()));
-            std::fs::create_dir_all(&folder).map_err(told)?;
-            std::fs::write(&file, format!("{value:#}\n")).map_err(told)?;
+            let told = |file: &Path, e: std::io::Error| Failure::failed(format!("{}: {e}", file.display()));
+            std::fs::create_dir_all(&folder).map_err(|e| told(&folder, e))?;
+            for (name, text) in
+                [("report.json", format!("{value:#}\n")), ("report.html", compare::page(&report, &pictures))]
+            {
+                let file = folder.join(name);
+                std::fs::write(&file, text).map_err(|e| told(&file, e))?;
+            }
         }
         Ok(if report.correctness.correct { OK } else { FAILED })
     }

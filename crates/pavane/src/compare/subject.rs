@@ -41,6 +41,8 @@ pub(crate) struct Subject {
     pub identity: [String; 3],
     /// Digest of the orchestrated program.
     pub digest: String,
+    /// What orchestration makes of it.
+    pub orchestrated: Explanation,
     /// What choreography makes of it.
     pub explanation: Explanation,
 }
@@ -83,6 +85,7 @@ impl Subject {
         Ok(Subject {
             identity: [&document.namespace, &document.name, &document.version].map(ToString::to_string),
             digest: orchestrated.digest().to_owned(),
+            orchestrated: orchestrated.explain(),
             explanation: choreographed.explain(),
             config: config.map(|(_, value, folder)| (value, folder)),
             texts,
