@@ -97,11 +97,12 @@ impl Compare {
             seed: self.seed,
             thresholds: Thresholds { p99_ms: self.p99.as_secs_f64() * 1_000.0, alike_percent: self.alike },
         };
+        let name = subject.identity.join(" ");
         let pictures = [
-            ("Orchestrated: the engine makes every call", &subject.orchestrated),
-            ("Choreographed: the participants hand the work on", &subject.explanation),
+            ("Orchestrated: the engine makes every call", picture::star(&name, &subject.explanation)),
+            ("Choreographed: the participants hand the work on", picture::svg(&name, &subject.explanation)),
         ]
-        .map(|(title, explanation)| (title.to_owned(), picture::svg(&subject.identity.join(" "), explanation)));
+        .map(|(title, svg)| (title.to_owned(), svg));
         let folder = temporary("compare").map_err(Failure::failed)?;
         let report = compare::run(subject, settings, &folder).await;
         if let Err(error) = std::fs::remove_dir_all(&folder) {

@@ -2,7 +2,7 @@
 //!
 //! Each participant has a column, each hand-over a line of its own, so that no label is ever crossed by another line.
 
-use pavane_core::program::{Explanation, Location};
+use pavane_core::program::{Explanation, Location, TaskPlace};
 
 /// Of a column.
 const WIDTH: usize = 190;
@@ -62,6 +62,44 @@ pub(super) fn svg(title: &str, explanation: &Explanation) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// Draws the same work with the engine making every call: a star.
+pub(super) fn star(title: &str, explanation: &Explanation) -> String {
+    let away = |task: &&TaskPlace| task.location.as_ref().is_some_and(|at| !at.is_engine());
+    let calls: Vec<&TaskPlace> = explanation.tasks.iter().filter(away).collect();
+    let columns = columns(explanation);
+    let x =
+        |at: &Location| MARGIN + columns.iter().position(|other| *other == at).unwrap_or_default() * WIDTH + WIDTH / 2;
+    let (top, head) = (MARGIN + 2 * LINE, 2 * LINE);
+    let width = 2 * MARGIN + columns.len() * WIDTH;
+    let height = top + head + (calls.len() + 1) * STEP + MARGIN;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
+    );
+    svg.push_str(&text(MARGIN, MARGIN + LINE, "start", "#222222", true, title));
+    for column in &columns {
+        let (centre, bottom, foot) = (x(column), top + head, height - MARGIN);
+        svg.push_str(&format!(
+            "<line x1=\"{centre}\" y1=\"{bottom}\" x2=\"{centre}\" y2=\"{foot}\" stroke=\"#c5ccd3\" stroke-dasharray=\"3 4\"/>\n\
+             <rect x=\"{}\" y=\"{top}\" width=\"{BOX}\" height=\"{head}\" rx=\"6\" fill=\"#eef4f4\" stroke=\"#2f5d62\"/>\n",
+            centre - BOX / 2
+        ));
+        svg.push_str(&text(centre, top + LINE + 4, "middle", "#12343b", true, column.name()));
+    }
+    for (task, line) in calls.into_iter().zip(1..) {
+        let to = task.location.as_ref().map_or(0, x);
+        let (from, y) = (x(&Location::Engine), top + head + line * STEP);
+        svg.push_str(&format!(
+            "<line x1=\"{from}\" y1=\"{y}\" x2=\"{to}\" y2=\"{y}\" stroke=\"#2f5d62\" stroke-width=\"1.5\"/>\n\
+             <circle cx=\"{from}\" cy=\"{y}\" r=\"3\" fill=\"#2f5d62\"/><circle cx=\"{to}\" cy=\"{y}\" r=\"5\" \
+             fill=\"#ffffff\" stroke=\"#2f5d62\"/>\n"
+        ));
+        svg.push_str(&text((from + to) / 2, y - 6, "middle", "#222222", false, &task.name));
+    }
+    svg + "</svg>\n"
 }
 
 /// The engine, then the participants as work reaches them.

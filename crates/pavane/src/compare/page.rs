@@ -251,3 +251,15 @@ pub(super) fn number(value: f64) -> String {
         _ => format!("{value:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_document_says_is_text_and_nothing_else() {
+        let page = table(&["<b>"], [vec!["<script>alert(1)</script>".to_owned(), "1 & \"2\"".to_owned()]].into_iter());
+        assert!(!page.contains("<script") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && page.contains("1 &amp; &quot;2&quot;"), "{page}");
+    }
+}

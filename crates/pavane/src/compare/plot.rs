@@ -89,15 +89,15 @@ pub(super) fn timeline(outage: &Outage) -> String {
     let x = |s: f64| LEFT + (s - from) / (to - from) * (wide - LEFT - RIGHT);
     let tall = |many: u64| many as f64 / most * (HEIGHT - TOP - BOTTOM);
     let mut svg =
-        open("", "due, seconds from the kill; each bar: on time blue, late orange, failed purple (outlined)", wide);
+        open("", "due, seconds from the kill; each bar: on time grey, late light, failed dark and outlined", wide);
     for share in [0.0, 0.5, 1.0] {
         grid(&mut svg, HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), wide, &number(most * share));
     }
     for bucket in &outage.timeline {
         let mut foot = HEIGHT - BOTTOM;
         for (many, look) in [
-            (bucket.on_time, "fill=\"var(--o)\""),
-            (bucket.late, "fill=\"var(--c)\""),
+            (bucket.on_time, "fill=\"var(--soft)\" opacity=\".45\""),
+            (bucket.late, "fill=\"var(--bad)\" opacity=\".55\""),
             (bucket.failed, "fill=\"var(--bad)\" stroke=\"var(--fg)\""),
         ] {
             foot -= tall(many);

@@ -41,8 +41,6 @@ pub(crate) struct Subject {
     pub identity: [String; 3],
     /// Digest of the orchestrated program.
     pub digest: String,
-    /// What orchestration makes of it.
-    pub orchestrated: Explanation,
     /// What choreography makes of it.
     pub explanation: Explanation,
 }
@@ -85,7 +83,6 @@ impl Subject {
         Ok(Subject {
             identity: [&document.namespace, &document.name, &document.version].map(ToString::to_string),
             digest: orchestrated.digest().to_owned(),
-            orchestrated: orchestrated.explain(),
             explanation: choreographed.explain(),
             config: config.map(|(_, value, folder)| (value, folder)),
             texts,
