@@ -18,7 +18,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--bg:#fff;--fg:#1c1c1c;--soft
 body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}\
 table{border-collapse:collapse;margin:.5em 0}td,th{border:1px solid var(--line);padding:.2em .6em;text-align:left}\
 td.n{text-align:right;font-variant-numeric:tabular-nums}.verdict{background:var(--box);border-left:5px solid var(--o);\
-padding:.6em 1em}.bad{border-left-color:var(--bad)}.row{display:flex;flex-wrap:wrap;gap:1.5em}.wide{overflow-x:auto}\
+padding:.6em 1em}.bad{border-left-color:var(--bad)}.row{display:flex;flex-wrap:wrap;gap:1.5em}.wide{overflow-x:auto}.wide svg{max-width:100%;height:auto}\
 svg.plot text{fill:var(--fg);font-size:12px}.soft{color:var(--soft)}code{overflow-wrap:anywhere}";
 
 /// Text made safe for an element or an attribute.
