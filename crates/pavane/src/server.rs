@@ -295,7 +295,7 @@ fn runtime() -> Value {
 }
 
 /// SIGINT or SIGTERM.
-async fn signalled() {
+pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {

@@ -10,6 +10,7 @@ use crate::compare::subject::{Answering, Subject};
 use crate::compare::{self, Kill, Settings, Thresholds, service};
 use crate::demo::services::Behaviour;
 use crate::demo::temporary;
+use crate::server::signalled;
 
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
@@ -104,7 +105,11 @@ impl Compare {
         ]
         .map(|(title, svg)| (title.to_owned(), svg));
         let folder = temporary("compare").map_err(Failure::failed)?;
-        let report = compare::run(subject, settings, &folder).await;
+        // Its processes end with it, however it ends.
+        let report = tokio::select! {
+            report = compare::run(subject, settings, &folder) => report,
+            () = signalled() => Err("it was stopped before its end".into()),
+        };
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "the comparison's folder stays");
         }
