@@ -220,7 +220,7 @@ impl Page {
     }
 }
 
-/// A message that came over the wire: nobody in this process made it.
+/// A message that came over the wire: nobody in this process made it, and it does not tell whether it came before.
 pub fn outgoing(to: &str, envelope: &str) -> Outgoing {
     Outgoing { to: to.to_owned(), envelope: envelope.into(), content: None, redelivered: true }
 }

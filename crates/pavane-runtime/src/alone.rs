@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pavane_core::engine::Message;
 use pavane_core::program::Location;
 use pavane_store::{Commit, Deployed, History, Store};
 
@@ -139,13 +138,4 @@ impl Engine {
     pub async fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
         self.blocking(move |store| store.history(steps_after, tasks_after, limit)).await
     }
-}
-
-/// The digest of the program that a message is about.
-///
-/// # Errors
-/// A sentence that says what is wrong with the message.
-pub fn open_message(envelope: &str) -> Result<(String, Arc<Message>), String> {
-    let message = Message::from_envelope(envelope)?;
-    Ok((message.digest.clone(), Arc::new(message)))
 }

@@ -15,7 +15,7 @@ mod registry;
 pub mod services;
 mod stuck;
 
-pub use alone::{Recognized, open_message};
+pub use alone::Recognized;
 pub use engine::*;
 pub use observer::{Copied, Source, Unread};
 pub use records::Cursor;

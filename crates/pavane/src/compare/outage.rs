@@ -19,7 +19,7 @@ const PHASE: f64 = 1.0;
 /// Load goes on after the restart for this long, in seconds. A recovery that takes longer is told as none.
 const AFTER: f64 = 6.0;
 /// Width of a bucket of the timeline, and how exactly a recovery is told, in seconds.
-const BUCKET: f64 = 0.25;
+pub(super) const BUCKET: f64 = 0.25;
 /// Width of the windows that are compared with those before the kill, in seconds.
 const WINDOW: f64 = 1.0;
 /// The p99 of a window is back when it is within this much of the highest before the kill.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::outage::Outage;
+use super::outage::{BUCKET, Outage};
 use super::page::{escape, number};
 
 const WIDTH: f64 = 480.0;
@@ -83,7 +83,7 @@ pub(super) fn lines(title: &str, below: &str, log: bool, series: &[Series]) -> S
 /// Instances due in each bucket, on time, late and failed, and the moments of the outage.
 pub(super) fn timeline(outage: &Outage) -> String {
     let (Some(first), Some(last)) = (outage.timeline.first(), outage.timeline.last()) else { return String::new() };
-    let (wide, step) = (1000.0, 0.25);
+    let (wide, step) = (1000.0, BUCKET);
     let (from, to) = (first.at_s, last.at_s + step);
     let most = outage.timeline.iter().map(|b| b.on_time + b.late + b.failed).max().unwrap_or(1).max(1) as f64;
     let x = |s: f64| LEFT + (s - from) / (to - from) * (wide - LEFT - RIGHT);
