@@ -17,7 +17,7 @@ use pavane_store::Outgoing;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::wire::{Addressed, Answer, Errand, Hello, PROTOCOL, Page, What, outgoing};
+use crate::wire::{Addressed, Answer, Errand, Hello, PROTOCOL, Page, What};
 use crate::{Bus, Consumer, Handing, Refusal};
 
 /// How long a participant may be silent: three times as long as a wait for errands.
@@ -297,8 +297,7 @@ impl Hub {
     pub async fn publish(&self, session: &str, messages: Vec<Addressed>) -> Result<Vec<Answer>, Over> {
         self.session(session)?;
         // All at once: their receivers make them durable together.
-        let handed: Vec<Handing> =
-            messages.iter().map(|message| self.inner.bus.publish(outgoing(&message.to, &message.envelope))).collect();
+        let handed: Vec<Handing> = messages.into_iter().map(|message| self.inner.bus.publish(message.into())).collect();
         let tasks: Vec<_> = handed.into_iter().map(tokio::spawn).collect();
         let mut answers = Vec::with_capacity(tasks.len());
         for task in tasks {
@@ -469,7 +468,7 @@ impl Session {
             if characters >= MAX_CHARACTERS {
                 break;
             }
-            if let What::Message(envelope) = what {
+            if let What::Message { envelope, .. } = what {
                 characters += envelope.len();
             }
             errands.push(Errand { number: *number, what: what.clone() });
@@ -487,7 +486,8 @@ impl Consumer for Attached {
         let session = self.0.clone();
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            let what = What::Message(message.envelope.as_ref().to_owned());
+            let envelope = message.envelope.as_ref().to_owned();
+            let what = What::Message { envelope, redelivered: message.redelivered };
             let number = session.hand(what, Reply::Message(reply)).map_err(Refusal::Unavailable)?;
             match tokio::time::timeout(ANSWER, answer).await {
                 Ok(Ok(result)) => result,

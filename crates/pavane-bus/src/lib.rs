@@ -18,7 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use embedded::Embedded;
-pub use hub::{Hub, Over, Unfit};
+pub use hub::{Hub, LEASE, Over, Unfit};
 pub use relay::{Progress, Relay};
 
 use pavane_store::Outgoing;

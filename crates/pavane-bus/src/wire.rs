@@ -4,8 +4,9 @@
 //! byte: what is damaged arrives damaged, and its receiver says so. Raise [`PROTOCOL`] when one side could misread the
 //! other.
 
+use pavane_core::Timestamp;
 use pavane_core::record::{JournalEntry, ServiceTask};
-use pavane_store::{History, Outgoing};
+use pavane_store::{Deployed, History, Outgoing};
 use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
@@ -71,8 +72,13 @@ pub struct Errand {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// Take this message: an envelope as its sender stored it.
-    Message(String),
+    /// Take this message.
+    Message {
+        /// The envelope, as its sender stored it.
+        envelope: String,
+        /// Whether it may have been delivered before.
+        redelivered: bool,
+    },
     /// Tell what it did after these positions ([`pavane_store::Store::history`]).
     History {
         /// Of steps.
@@ -156,6 +162,8 @@ pub struct Addressed {
     pub to: String,
     /// The envelope.
     pub envelope: String,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
 }
 
 /// What became of the messages of a [`Publish`], in their order.
@@ -165,7 +173,7 @@ pub struct Published {
     pub answers: Vec<Answer>,
 }
 
-/// A definition, as it is deployed at the hub.
+/// A definition, as it is deployed at the hub ([`pavane_store::Deployed`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// Namespace.
@@ -182,6 +190,20 @@ pub struct Definition {
     pub resources: String,
     /// When it was deployed, in milliseconds since 1970.
     pub deployed_at: i64,
+}
+
+impl From<&Deployed> for Definition {
+    fn from(deployed: &Deployed) -> Definition {
+        let Deployed { namespace, name, version, digest, text, resources, deployed_at } = deployed.clone();
+        Definition { namespace, name, version, digest, text, resources, deployed_at: deployed_at.0 }
+    }
+}
+
+impl From<Definition> for Deployed {
+    fn from(definition: Definition) -> Deployed {
+        let Definition { namespace, name, version, digest, text, resources, deployed_at } = definition;
+        Deployed { namespace, name, version, digest, text, resources, deployed_at: Timestamp(deployed_at) }
+    }
 }
 
 impl From<Result<(), Refusal>> for Answer {
@@ -220,16 +242,23 @@ impl Page {
     }
 }
 
-/// A message that came over the wire: nobody in this process made it, and it does not tell whether it came before.
-pub fn outgoing(to: &str, envelope: &str) -> Outgoing {
-    Outgoing { to: to.to_owned(), envelope: envelope.into(), content: None, redelivered: true }
+impl From<Addressed> for Outgoing {
+    /// As it came over the wire: nobody in this process made it.
+    fn from(Addressed { to, envelope, redelivered }: Addressed) -> Outgoing {
+        Outgoing { to, envelope: envelope.into(), content: None, redelivered }
+    }
+}
+
+impl From<Outgoing> for Addressed {
+    fn from(message: Outgoing) -> Addressed {
+        Addressed { to: message.to, envelope: message.envelope.as_ref().to_owned(), redelivered: message.redelivered }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
 
-    use pavane_core::Timestamp;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
@@ -248,12 +277,12 @@ mod tests {
         is_written(
             &Errands {
                 errands: vec![
-                    Errand { number: 1, what: What::Message(damaged.into()) },
+                    Errand { number: 1, what: What::Message { envelope: damaged.into(), redelivered: true } },
                     Errand { number: 2, what: What::History { steps_after: 3, tasks_after: 4, limit: 5 } },
                 ],
             },
             json!({ "errands": [
-                { "number": 1, "message": damaged },
+                { "number": 1, "message": { "envelope": damaged, "redelivered": true } },
                 { "number": 2, "history": { "steps_after": 3, "tasks_after": 4, "limit": 5 } },
             ] }),
         );

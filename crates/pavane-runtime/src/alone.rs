@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pavane_core::program::Location;
+use pavane_core::program::{Location, Program};
 use pavane_store::{Commit, Deployed, History, Store};
 
 use crate::effects::Effects;
+use crate::observer::Reading;
 use crate::{Engine, Error, Options, registry};
 
 /// The name under which a store keeps its identity among its cursors.
@@ -18,6 +19,14 @@ const IDENTITY: &str = "identity";
 
 /// Bits of an identity: a store keeps positions as signed numbers.
 const IDENTITY_BITS: u32 = 62;
+
+/// Where a participant in a process of its own asks for definitions.
+pub trait Home: Send + Sync + std::fmt::Debug {
+    /// The definition that the program of a digest was made of; none when the home has no such program.
+    ///
+    /// The error is why the home cannot be asked now.
+    fn definition(&self, digest: &str) -> Reading<Result<Option<Deployed>, String>>;
+}
 
 /// What a store was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +56,42 @@ impl Engine {
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         Ok(engine)
+    }
+
+    /// Where it asks for the definition of a digest that it does not know. Until it is told, it takes no message of such
+    /// a program.
+    pub fn ask(&self, home: Arc<dyn Home>) {
+        // One process has one home.
+        let _ = self.shared.home.set(home);
+    }
+
+    /// Learns the definition of a digest from the home, if it does not know it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkflow`]; [`Error::Away`] when the home cannot be asked.
+    pub async fn prepare(&self, digest: &str) -> Result<(), Error> {
+        self.program(digest).await.map(drop)
+    }
+
+    /// The program of a digest: deployed here, or learned from the home now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkflow`]; [`Error::Away`] when the home cannot be asked.
+    pub(crate) async fn program(&self, digest: &str) -> Result<Arc<Program>, Error> {
+        let known = || self.shared.registry.by_digest(digest);
+        if let Some(program) = known() {
+            return Ok(program);
+        }
+        let unknown = |where_| Error::UnknownWorkflow(format!("no program with digest {digest} is deployed {where_}"));
+        let home = self.shared.home.get().ok_or_else(|| unknown("here"))?;
+        // One at a time: messages of a new program come in numbers.
+        let _turn = self.shared.deploying.lock().await;
+        if let Some(program) = known() {
+            return Ok(program);
+        }
+        let definition = home.definition(digest).await.map_err(Error::Away)?.ok_or_else(|| unknown("at the home"))?;
+        self.learn(definition).await.map_err(Error::UnknownWorkflow)?;
+        known().ok_or_else(|| unknown("at the home in this mode"))
     }
 
     /// The services that have participants, for the home; a participant asks for nobody's: the home has checked it.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pavane_bus::Relay;
@@ -16,6 +16,7 @@ use pavane_core::{Problem, Value, id};
 use pavane_store::{Commit, Deployed, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::alone::Home;
 use crate::driver::{Driver, Message};
 use crate::effects::Effects;
 use crate::observer::Observer;
@@ -160,6 +161,9 @@ pub enum Error {
     /// The store failed: nothing was acknowledged.
     #[error(transparent)]
     Store(#[from] pavane_store::Error),
+    /// The process it depends on for this cannot be asked now.
+    #[error("{0}")]
+    Away(String),
     /// The engine is going down.
     #[error("the engine is shutting down")]
     Stopping,
@@ -215,7 +219,9 @@ pub(crate) struct Shared {
     /// Why the engine has stopped.
     pub failure: watch::Sender<Option<String>>,
     pub stopping: watch::Sender<bool>,
-    deploying: tokio::sync::Mutex<()>,
+    /// Where a participant in a process of its own asks for definitions.
+    pub home: OnceLock<Arc<dyn Home>>,
+    pub deploying: tokio::sync::Mutex<()>,
     partitions: Vec<mpsc::Sender<Message>>,
     ends: Mutex<Vec<oneshot::Receiver<()>>>,
 }
@@ -293,6 +299,7 @@ impl Engine {
             observers: Mutex::default(),
             failure: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
+            home: OnceLock::new(),
             deploying: tokio::sync::Mutex::default(),
             partitions,
             ends: Mutex::default(),
@@ -523,9 +530,7 @@ impl Engine {
 
     /// Takes a message from another location of an instance; it is durable when this returns.
     pub(crate) async fn deliver(&self, message: pavane_core::engine::Message) -> Result<(), Error> {
-        let Some(program) = self.shared.registry.by_digest(&message.digest) else {
-            return Err(Error::UnknownWorkflow(format!("no program with digest {} is deployed here", message.digest)));
-        };
+        let program = self.program(&message.digest).await?;
         let (reply, answer) = oneshot::channel();
         let id = message.instance.clone();
         self.send(&id, Message::Deliver { program, message: Box::new(message), reply }).await?;

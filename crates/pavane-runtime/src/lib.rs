@@ -15,9 +15,9 @@ mod registry;
 pub mod services;
 mod stuck;
 
-pub use alone::Recognized;
+pub use alone::{Home, Recognized};
 pub use engine::*;
-pub use observer::{Copied, Source, Unread};
+pub use observer::{Copied, Reading, Source, Unread};
 pub use records::Cursor;
 pub(crate) use records::replay;
 pub use stuck::{Missing, Progress, STUCK_AFTER, Standing};

@@ -82,7 +82,9 @@ impl Consumer for Engine {
             };
             message.redelivered = redelivered;
             engine.deliver(message).await.map_err(|error| match error {
-                Error::Busy { .. } | Error::Stopping | Error::Store(_) => Refusal::Unavailable(error.to_string()),
+                Error::Busy { .. } | Error::Stopping | Error::Store(_) | Error::Away(_) => {
+                    Refusal::Unavailable(error.to_string())
+                }
                 // Its program may be deployed yet, or its instance may come to be able to go on.
                 error => Refusal::Later(error.to_string()),
             })

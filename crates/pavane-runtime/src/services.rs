@@ -44,6 +44,34 @@ pub struct ServiceSettings {
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
+    /// Which process its participant is in.
+    #[serde(default)]
+    pub participant: Place,
+}
+
+impl ServiceSettings {
+    /// A service at one URL, all else as it is when nothing is said.
+    pub fn at(url: impl Into<String>) -> ServiceSettings {
+        ServiceSettings {
+            url: Some(url.into()),
+            urls: Vec::new(),
+            idempotency: Idempotency::default(),
+            timeout: None,
+            limits: Limits::default(),
+            participant: Place::default(),
+        }
+    }
+}
+
+/// Which process the participant of a service is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The engine's.
+    #[default]
+    Here,
+    /// One of its own: `pavane serve --role participant`.
+    Remote,
 }
 
 /// What makes a repeated call harmless.

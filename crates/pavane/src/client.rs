@@ -31,6 +31,18 @@ pub struct Answer {
     pub body: Value,
 }
 
+impl Answer {
+    /// An answer with the value of its body.
+    pub fn read(status: StatusCode, headers: HeaderMap, bytes: &[u8]) -> Answer {
+        let body = match serde_json::from_slice(bytes) {
+            Ok(body) => body,
+            Err(_) if bytes.is_empty() => Value::Null,
+            Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()),
+        };
+        Answer { status, headers, body }
+    }
+}
+
 impl Server {
     /// A client of the server at a base URL.
     pub fn new(base: &str) -> Server {
@@ -80,13 +92,27 @@ impl Server {
         body: Bytes,
     ) -> Result<Answer, String> {
         let (head, body) = self.send(method, path, headers, body).await?.into_parts();
-        let bytes = body.collect().await.map_err(|e| format!("the answer of {} broke off: {e}", self.base))?.to_bytes();
-        let body = match serde_json::from_slice(&bytes) {
-            Ok(body) => body,
-            Err(_) if bytes.is_empty() => Value::Null,
-            Err(_) => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
-        };
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer::read(head.status, head.headers, &self.collect(body).await?))
+    }
+
+    /// As [`Server::ask`], with the body as it came.
+    ///
+    /// # Errors
+    /// As [`Server::send`].
+    pub async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let (head, body) = self.send(method, path, headers, body).await?.into_parts();
+        Ok((head.status, self.collect(body).await?))
+    }
+
+    async fn collect(&self, body: hyper::body::Incoming) -> Result<Bytes, String> {
+        let collected = body.collect().await.map_err(|e| format!("the answer of {} broke off: {e}", self.base))?;
+        Ok(collected.to_bytes())
     }
 
     /// Sends a request that must succeed.

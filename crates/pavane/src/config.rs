@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pavane_core::Value;
-use pavane_runtime::services::{ServiceSettings, Services, duration};
+use pavane_runtime::services::{Place, ServiceSettings, Services, duration};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
@@ -52,11 +52,14 @@ pub struct Config {
 pub struct Listen {
     /// HTTP API.
     pub admin: SocketAddr,
+    /// Where participants in processes of their own attach; opened when a service has one.
+    pub bus: SocketAddr,
 }
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { admin: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Listen { admin: local(8081), bus: local(8082) }
     }
 }
 
@@ -93,10 +96,15 @@ pub struct BusConfig {
     pub embedded: EmbeddedBus,
 }
 
-/// The embedded bus has nothing to set.
+/// The embedded bus, as participants in processes of their own reach it.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EmbeddedBus {}
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddedBus {
+    /// Its base URL, for participants that reach it by another address than `listen.bus`.
+    pub url: Option<String>,
+    /// What participants show to be let in.
+    pub token: Option<Secret>,
+}
 
 /// A secret: given here, or read from a file or the environment.
 #[derive(Clone, Debug, Deserialize)]
@@ -148,6 +156,28 @@ pub struct LimitsConfig {
     pub stuck_after: Option<Duration>,
 }
 
+/// The shortest token, in characters: 16 of a random base64 text are 96 bits.
+const MIN_TOKEN: usize = 16;
+
+impl Secret {
+    /// Its value.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn read(&self) -> Result<Value, String> {
+        match (&self.value, &self.file, &self.env) {
+            (Some(value), None, None) => Ok(Value::from(value)),
+            (None, Some(file), None) => std::fs::read_to_string(file)
+                .map(|text| text_or_json(text.trim_end()))
+                .map_err(|e| format!("{}: {e}", file.display())),
+            (None, None, Some(variable)) => {
+                std::env::var(variable).map(|text| text_or_json(&text)).map_err(|e| format!("{variable}: {e}"))
+            }
+            _ => Err("give exactly one of `value`, `file`, `env`".into()),
+        }
+    }
+}
+
 impl Config {
     /// Reads a configuration file. Paths in it are relative to its folder.
     ///
@@ -161,7 +191,8 @@ impl Config {
         config.store.sqlite.path = folder.join(&config.store.sqlite.path);
         config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
-        config.secrets.values_mut().for_each(|s| s.file = s.file.take().map(|f| folder.join(f)));
+        let files = config.secrets.values_mut().chain(&mut config.bus.embedded.token);
+        files.for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
         Ok(config)
     }
 
@@ -220,23 +251,35 @@ impl Config {
         let mut problems = Vec::new();
         let mut values = BTreeMap::new();
         for (name, secret) in &self.secrets {
-            let fail = |why: String| format!("secrets.{name}: {why}");
-            let value = match (&secret.value, &secret.file, &secret.env) {
-                (Some(value), None, None) => Ok(Value::from(value)),
-                (None, Some(file), None) => std::fs::read_to_string(file)
-                    .map(|text| text_or_json(text.trim_end()))
-                    .map_err(|e| fail(format!("{}: {e}", file.display()))),
-                (None, None, Some(variable)) => std::env::var(variable)
-                    .map(|text| text_or_json(&text))
-                    .map_err(|e| fail(format!("{variable}: {e}"))),
-                _ => Err(fail("give exactly one of `value`, `file`, `env`".into())),
-            };
+            let value = secret.read().map_err(|why| format!("secrets.{name}: {why}"));
             match value {
                 Ok(value) => drop(values.insert(name.clone(), value)),
                 Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() { Ok(values) } else { Err(problems) }
+    }
+
+    /// What participants in processes of their own show to be let in: at least [`MIN_TOKEN`] characters.
+    ///
+    /// # Errors
+    /// It cannot be had, or is too short.
+    pub fn bus_token(&self) -> Result<Option<String>, String> {
+        let key = "bus.embedded.token";
+        let Some(secret) = &self.bus.embedded.token else { return Ok(None) };
+        let value = secret.read().map_err(|why| format!("{key}: {why}"))?;
+        match value.as_str() {
+            Some(token) if token.len() >= MIN_TOKEN => Ok(Some(token.to_owned())),
+            _ => Err(format!(
+                "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
+            )),
+        }
+    }
+
+    /// The services whose participants are in processes of their own.
+    pub fn remote_services(&self) -> BTreeSet<String> {
+        let remote = self.services.iter().filter(|(_, settings)| settings.participant == Place::Remote);
+        remote.map(|(name, _)| name.clone()).collect()
     }
 
     /// The files that `workflows` names.

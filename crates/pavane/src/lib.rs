@@ -9,4 +9,5 @@ mod compare;
 pub mod config;
 pub mod demo;
 pub mod measure;
+pub mod participant;
 pub mod server;

@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pavane_bus::Embedded;
+use pavane_bus::{Embedded, Hub};
 use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_runtime::effects::{Network, NetworkOptions};
-use pavane_runtime::{Engine, Options};
+use pavane_runtime::services::Place;
+use pavane_runtime::{Copied, Engine, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
 use crate::api::{self, Api};
-use crate::config::Config;
+use crate::config::{Config, Listen};
+use crate::participant::{Caller, Link};
 
 /// How long calls in flight may take to end when nothing else is configured.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -44,9 +46,31 @@ pub struct Running {
     pub network: Network,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
-    /// The participants of the services, each with a store of its own.
+    /// The participants of the services in this process, each with a store of its own.
     pub participants: Vec<Participant>,
+    /// How it stands with the participants in processes of their own.
+    pub(crate) elsewhere: Elsewhere,
     pub(crate) config: Arc<Config>,
+}
+
+/// What a process has to do with others.
+#[derive(Clone, Debug)]
+pub(crate) enum Elsewhere {
+    /// Nothing.
+    Nobody,
+    /// It hosts the embedded bus for participants in processes of their own.
+    Hub(Hub),
+    /// It is such a participant itself.
+    Participant(Arc<Link>),
+}
+
+/// Where a process listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The HTTP API.
+    pub admin: SocketAddr,
+    /// Where participants attach, if any may.
+    pub bus: Option<SocketAddr>,
 }
 
 /// What a process did since its start.
@@ -110,44 +134,24 @@ impl Running {
         resolve: Vec<(String, Option<u16>, SocketAddr)>,
         more_secrets: BTreeMap<String, Value>,
     ) -> Result<Running, Vec<String>> {
-        let mut secrets = config.secrets()?;
-        secrets.extend(more_secrets);
+        let secrets = secrets(&config, more_secrets)?;
         let files = config.workflow_files()?;
-        let defaults = NetworkOptions::default();
-        let http = &config.http;
-        let network = Network::new(NetworkOptions {
-            services: config.services()?,
-            secrets: secrets.clone(),
-            resolve,
-            ca: http.ca.clone(),
-            max_body: http.max_body.unwrap_or(defaults.max_body),
-            connect_timeout: http.connect_timeout.unwrap_or(defaults.connect_timeout),
-            call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
-            max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
-            max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
-        })
-        .map_err(|e| vec![e])?;
+        let network = network(&config, &secrets, resolve)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
-        let limits = Options::default();
-        let services: BTreeSet<String> = config.services.keys().chain(&config.hosts).cloned().collect();
-        let options = Options {
-            host: Host { secrets, runtime: runtime(), ..Host::default() },
-            services: services.clone(),
-            max_active: config.limits.active_instances.unwrap_or(limits.max_active),
-            max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
-            partitions: limits.partitions,
-        };
+        let options = options(&config, secrets);
+        let (services, remote) = (options.services.clone(), config.remote_services());
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
         let mut participants = Vec::new();
-        for service in services {
-            let path = participant_path(&config.store.sqlite.path, &service);
+        for service in services.difference(&remote) {
+            let path = participant_path(&config.store.sqlite.path, service);
             let (store, sqlite) = open_store(&storage, path, wait).await?;
-            let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
+            let engine = engine.participant(service, store).await.map_err(|e| vec![e.to_string()])?;
             participants.push(Participant { engine, sqlite });
         }
-        let running = Running { engine, network, sqlite, participants, config: Arc::new(config) };
-        running.connect();
+        let elsewhere = Elsewhere::Nobody;
+        let mut running = Running { engine, network, sqlite, participants, elsewhere, config: Arc::new(config) };
+        running.connect(&services, remote);
         let mut problems = Vec::new();
         for file in files {
             problems.extend(running.deploy(&file, false).await.err());
@@ -156,7 +160,7 @@ impl Running {
     }
 
     /// Connects the engine and the participants by the embedded bus.
-    fn connect(&self) {
+    fn connect(&mut self, services: &BTreeSet<String>, remote: BTreeSet<String>) {
         let bus = Arc::new(Embedded::default());
         // First everybody listens, then they speak.
         self.engines().for_each(|engine| engine.subscribe(&*bus));
@@ -164,11 +168,65 @@ impl Running {
         for Participant { engine, .. } in &self.participants {
             self.engine.observe(engine.location(), Arc::new(engine.clone()));
         }
+        if !remote.is_empty() {
+            let here = services.difference(&remote).cloned().collect();
+            let hub = Hub::new(bus, remote.clone(), here);
+            for service in remote {
+                let source = Attached { hub: hub.clone(), service: service.clone() };
+                self.engine.observe(&service, Arc::new(source));
+            }
+            self.elsewhere = Elsewhere::Hub(hub);
+        }
+    }
+
+    /// Opens the participant of a service as a process of its own: its store is the one that it would have beside the
+    /// engine, its hub is asked for definitions.
+    ///
+    /// # Errors
+    /// Everything that keeps it from starting, a line each.
+    pub async fn open_participant(config: Config, service: &str) -> Result<Running, Vec<String>> {
+        let settings = config.services.get(service).ok_or_else(|| {
+            let known: Vec<&str> = config.services.keys().map(String::as_str).collect();
+            vec![format!("--service {service}: the configuration has no such service; it has {}", known.join(", "))]
+        })?;
+        if settings.participant != Place::Remote {
+            return Err(vec![format!(
+                "services.{service}: its participant is in the engine's process: to run it in one of its own, write \
+                 `participant: remote` there, for both processes"
+            )]);
+        }
+        let token = config.bus_token().map_err(|problem| vec![problem])?;
+        let url = config.bus.embedded.url.clone().unwrap_or_else(|| format!("http://{}", config.listen.bus));
+        let secrets = secrets(&config, BTreeMap::new())?;
+        let network = network(&config, &secrets, Vec::new())?;
+        let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
+        let path = participant_path(&config.store.sqlite.path, service);
+        let (store, sqlite) = open_store(&Storage::Configured, path, wait).await?;
+        let failed = |error: pavane_runtime::Error| vec![error.to_string()];
+        let options = options(&config, secrets);
+        let engine = Engine::alone(service, options, store, Arc::new(network.clone())).await.map_err(failed)?;
+        let store = engine.identity().await.map_err(failed)?;
+        let caller = Arc::new(Caller::new(&url, token.as_deref()));
+        let link = Arc::new(Link::new(caller, service, store, Arc::new(engine.clone())));
+        engine.ask(link.home());
+        engine.subscribe(&*link);
+        engine.publish_to(link.clone());
+        let elsewhere = Elsewhere::Participant(link);
+        Ok(Running { engine, network, sqlite, participants: Vec::new(), elsewhere, config: Arc::new(config) })
     }
 
     /// The engine, and the participants as the engines they are.
     pub fn engines(&self) -> impl Iterator<Item = &Engine> {
         std::iter::once(&self.engine).chain(self.participants.iter().map(|participant| &participant.engine))
+    }
+
+    /// Where the participant of a service is: `here`, or `attached` or `away` when it is in a process of its own.
+    pub(crate) fn participant_of(&self, service: &str) -> &'static str {
+        match &self.elsewhere {
+            Elsewhere::Hub(hub) if hub.missing().iter().any(|missing| missing == service) => "away",
+            Elsewhere::Hub(hub) if hub.remote().any(|remote| remote == service) => "attached",
+            _ => "here",
+        }
     }
 
     /// Numbers since the start, over all engines.
@@ -201,27 +259,31 @@ impl Running {
         })
     }
 
-    /// Binds the HTTP API and serves it until [`Running::stop`].
+    /// Binds the listeners and serves them until [`Running::stop`].
     ///
     /// # Errors
-    /// A port in use.
-    pub async fn serve(&self) -> Result<SocketAddr, String> {
-        let address = self.config.listen.admin;
-        let listener = TcpListener::bind(address).await.map_err(|e| {
-            format!("{address} cannot be listened on: {e}; set `listen.admin` to another address, or end the process that uses it")
-        })?;
-        let bound = listener.local_addr().map_err(|e| e.to_string())?;
-        let router = api::router(Api::new(self.clone(), self.config.limits.request_body));
-        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-            // Without it a small answer waits for the other side's acknowledgement.
-            let _ = stream.set_nodelay(true);
-        });
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the HTTP API stopped");
+    /// A port in use; a bus that strangers could reach.
+    pub async fn serve(&self) -> Result<Addresses, String> {
+        let api = Api::new(self.clone(), self.config.limits.request_body);
+        let Listen { admin, bus, .. } = self.config.listen;
+        let bus = match &self.elsewhere {
+            Elsewhere::Hub(hub) => {
+                let token = self.config.bus_token()?;
+                if token.is_none() && !bus.ip().is_loopback() {
+                    return Err(format!(
+                        "listen.bus: {bus} can be reached from other machines, and nobody need show a token there: set \
+                         `bus.embedded.token`, or listen on 127.0.0.1"
+                    ));
+                }
+                Some(listen(bus, "listen.bus", api::bus::router(hub.clone(), self.engine.clone(), token)).await?)
             }
-        });
-        Ok(bound)
+            _ => None,
+        };
+        let router = match &self.elsewhere {
+            Elsewhere::Participant(_) => api::participant(api),
+            _ => api::router(api),
+        };
+        Ok(Addresses { admin: listen(admin, "listen.admin", router).await?, bus })
     }
 
     /// Stops in good order.
@@ -230,10 +292,26 @@ impl Running {
         futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline))).await;
     }
 
-    /// Resolves when a store has failed, with the reason.
+    /// Resolves when a store has failed, or the hub refuses this participant, with the reason.
     async fn failed(&self) -> String {
         let failures = self.engines().map(|engine| Box::pin(engine.failed()));
-        futures_util::future::select_all(failures).await.0
+        let failure = futures_util::future::select_all(failures);
+        let Elsewhere::Participant(link) = &self.elsewhere else { return failure.await.0 };
+        let learn = async |digests: Vec<String>| {
+            for digest in digests {
+                // A message of that program asks again.
+                if let Err(error) = self.engine.prepare(&digest).await {
+                    tracing::warn!(%error, digest, "a definition was not learned");
+                }
+            }
+        };
+        tokio::select! {
+            (reason, ..) = failure => reason,
+            refused = link.run(learn) => match refused {
+                Err(reason) => reason,
+                Ok(()) => "the link to the hub ended".into(),
+            },
+        }
     }
 
     /// Serves until a signal asks to stop, or the store fails. A second signal cuts what is still in flight.
@@ -254,6 +332,93 @@ impl Running {
             () = self.stop() => Ok(()),
             () = signalled() => Err("stopped by a second signal: calls in flight were cut, and are made again at the next start".into()),
         }
+    }
+}
+
+/// Listens on an address, which `key` of the configuration gives, and serves there.
+async fn listen(address: SocketAddr, key: &str, router: axum::Router) -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        format!("{address} cannot be listened on: {e}; set `{key}` to another address, or end the process that uses it")
+    })?;
+    let bound = listener.local_addr().map_err(|e| e.to_string())?;
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        // Without it a small answer waits for the other side's acknowledgement.
+        let _ = stream.set_nodelay(true);
+    });
+    let key = key.to_owned();
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, key, "a listener stopped");
+        }
+    });
+    Ok(bound)
+}
+
+/// The secrets of a configuration, and some more.
+fn secrets(config: &Config, more: BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>, Vec<String>> {
+    let mut secrets = config.secrets()?;
+    secrets.extend(more);
+    Ok(secrets)
+}
+
+/// The effects of a configuration.
+fn network(
+    config: &Config,
+    secrets: &BTreeMap<String, Value>,
+    resolve: Vec<(String, Option<u16>, SocketAddr)>,
+) -> Result<Network, Vec<String>> {
+    let defaults = NetworkOptions::default();
+    let http = &config.http;
+    let options = NetworkOptions {
+        services: config.services()?,
+        secrets: secrets.clone(),
+        resolve,
+        ca: http.ca.clone(),
+        max_body: http.max_body.unwrap_or(defaults.max_body),
+        connect_timeout: http.connect_timeout.unwrap_or(defaults.connect_timeout),
+        call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
+        max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
+        max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
+    };
+    Network::new(options).map_err(|e| vec![e])
+}
+
+/// The limits of a configuration, and the services that have participants.
+fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
+    let limits = Options::default();
+    Options {
+        host: Host { secrets, runtime: runtime(), ..Host::default() },
+        services: config.services.keys().chain(&config.hosts).cloned().collect(),
+        max_active: config.limits.active_instances.unwrap_or(limits.max_active),
+        max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
+        partitions: limits.partitions,
+    }
+}
+
+/// The history of a participant that is attached, or away.
+#[derive(Debug)]
+struct Attached {
+    hub: Hub,
+    service: String,
+}
+
+impl Source for Attached {
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Reading<Result<Copied, Unread>> {
+        let (hub, service) = (self.hub.clone(), self.service.clone());
+        Box::pin(async move {
+            let page = hub.history(&service, steps_after, tasks_after, limit).await.map_err(Unread::Away)?;
+            Ok(Copied { more: page.more, history: page.into() })
+        })
+    }
+
+    fn moved(&self) -> Reading<()> {
+        let bell = self.hub.bell(&self.service);
+        Box::pin(async move {
+            match bell {
+                Some(bell) => bell.notified().await,
+                None => std::future::pending().await,
+            }
+        })
     }
 }
 

@@ -17,7 +17,7 @@ async fn a_wrong_parameter_is_the_callers_error_and_named() {
         config.listen.admin = SocketAddr::from(([127, 0, 0, 1], 0));
         config.store.sqlite.path = folder.path().join("queries.db");
         let running = Running::open(config, storage, Vec::new(), BTreeMap::new()).await.unwrap();
-        let server = Server::new(&format!("http://{}", running.serve().await.unwrap()));
+        let server = Server::new(&format!("http://{}", running.serve().await.unwrap().admin));
         let instances = "/api/v1/instances";
         let start = "/api/v1/workflows/a/b/instances";
         for (method, path, part) in [

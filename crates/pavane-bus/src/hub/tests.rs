@@ -21,11 +21,15 @@ fn hello(process: &str) -> Hello {
     }
 }
 
+fn outgoing(to: &str, text: &str) -> Outgoing {
+    Outgoing { to: to.into(), envelope: text.into(), content: None, redelivered: false }
+}
+
 fn texts(errands: &[Errand]) -> Vec<(u64, &str)> {
     errands
         .iter()
         .map(|errand| match &errand.what {
-            What::Message(text) => (errand.number, text.as_str()),
+            What::Message { envelope: text, .. } => (errand.number, text.as_str()),
             What::History { .. } => (errand.number, "history"),
         })
         .collect()
@@ -102,7 +106,7 @@ async fn what_was_sent_and_did_not_arrive_is_sent_again_until_it_is_answered() {
 async fn an_attached_participant_publishes_and_tells_what_it_did() {
     let (hub, bus) = hub();
     let session = hub.attach(&hello("a"), NOW).unwrap();
-    let to = |to: &str| Addressed { to: to.into(), envelope: "x".into() };
+    let to = |to: &str| Addressed { to: to.into(), envelope: "x".into(), redelivered: false };
     let answers = hub.publish(&session, vec![to("nobody")]).await.unwrap();
     assert!(matches!(&answers[..], [Answer::Unavailable(_)]), "{answers:?}");
     assert!(hub.publish("none", vec![to("nobody")]).await.is_err());

@@ -214,13 +214,7 @@ pub fn network_with(services: &[(&str, ServiceSettings)], options: NetworkOption
 }
 
 pub fn service(url: impl Into<String>) -> ServiceSettings {
-    ServiceSettings {
-        url: Some(url.into()),
-        urls: Vec::new(),
-        idempotency: Default::default(),
-        timeout: None,
-        limits: Default::default(),
-    }
+    ServiceSettings::at(url)
 }
 
 pub fn call(request: Request) -> Call {

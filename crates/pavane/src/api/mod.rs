@@ -3,6 +3,7 @@
 //! Errors are problem documents with a stable `code`. Nothing here decides anything: it translates between HTTP and
 //! [`pavane_runtime::Engine`].
 
+pub(crate) mod bus;
 mod events;
 mod instances;
 mod letters;
@@ -22,7 +23,8 @@ use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::server::Running;
+use crate::participant::Standing;
+use crate::server::{Elsewhere, Running};
 use problem::ApiError;
 
 /// Largest request body when nothing else is configured: an input is kept, journalled and cloned.
@@ -46,6 +48,7 @@ impl Api {
     }
 }
 
+pub(crate) use bus::TAKEN;
 pub(crate) use instances::task as task_json;
 
 pub(crate) type Shared = axum::extract::State<Arc<Api>>;
@@ -66,8 +69,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
 /// All routes.
 pub fn router(api: Api) -> Router {
-    let limit = api.max_body;
-    Router::new()
+    let routes = Router::new()
         .route("/api/v1/workflows", get(workflows::list).post(workflows::deploy))
         .route("/api/v1/workflows/{namespace}/{name}", get(workflows::newest))
         .route("/api/v1/workflows/{namespace}/{name}/instances", post(instances::start))
@@ -81,15 +83,25 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/services", get(services))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }));
+    finish(routes, api, "there is nothing at this path; see /openapi.json")
+}
+
+/// The routes of a participant in a process of its own: instances are asked for at its home.
+pub fn participant(api: Api) -> Router {
+    finish(Router::new(), api, "there is nothing at this path: this is the process of a participant; ask the engine's")
+}
+
+/// Adds what every process has.
+fn finish(routes: Router<Arc<Api>>, api: Api, nothing: &'static str) -> Router {
+    let limit = api.max_body;
+    routes
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
-        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
-        .fallback(|| async {
-            ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see /openapi.json")
-        })
+        .fallback(move || async move { ApiError::new(StatusCode::NOT_FOUND, "not_found", nothing) })
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -103,9 +115,15 @@ pub fn router(api: Api) -> Router {
 
 /// Whether a balancer may send requests here.
 async fn ready(api: Shared) -> Result<&'static str, ApiError> {
-    match api.running.engine.takes_starts() {
-        true => Ok("ready\n"),
-        false => Err(pavane_runtime::Error::Stopping.into()),
+    if !api.running.engine.takes_starts() {
+        return Err(pavane_runtime::Error::Stopping.into());
+    }
+    match &api.running.elsewhere {
+        Elsewhere::Participant(link) => match link.standing() {
+            Standing::Attached(_) => Ok("ready\n"),
+            Standing::Away(why) => Err(pavane_runtime::Error::Away(why).into()),
+        },
+        _ => Ok("ready\n"),
     }
 }
 
@@ -125,6 +143,7 @@ async fn services(api: Shared) -> Response {
                 "idempotency": format!("{:?}", settings.idempotency).to_lowercase(),
                 "timeout_ms": settings.timeout.map(|t| t.as_millis() as u64),
                 "max_in_flight": settings.limits.in_flight,
+                "participant": api.running.participant_of(&service.name),
             })
         })
         .collect();

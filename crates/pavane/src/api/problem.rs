@@ -69,6 +69,10 @@ impl From<Error> for ApiError {
             Error::Store(pavane_store::Error::Cursor { .. }) => ApiError::bad_request("invalid_query", text),
             // Nothing was acknowledged: asking again with the same key is safe once the operator has helped.
             Error::Store(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", text),
+            Error::Away(_) => {
+                let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "away", text);
+                ApiError { retry_after: Some(1), ..error }
+            }
             Error::Stopping => {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", text);
                 ApiError { retry_after: Some(1), ..error }

@@ -1,14 +1,18 @@
 //! `pavane serve` and `pavane dev`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
 use crate::server::{Running, Storage};
+
+/// Where a participant listens when nobody says where.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// How often `dev` looks for changed files.
 const LOOK: Duration = Duration::from_millis(300);
@@ -18,9 +22,24 @@ pub(crate) struct Serve {
     /// Configuration.
     #[arg(short, long, default_value = "pavane.yaml")]
     config: PathBuf,
-    /// Roles to take; this version serves them all in one process.
-    #[arg(long)]
-    role: Option<String>,
+    /// What this process is: everything, or the participant of one service.
+    #[arg(long, value_enum, default_value_t = Role::Engine)]
+    role: Role,
+    /// The service whose participant it is.
+    #[arg(long, required_if_eq("role", "participant"))]
+    service: Option<String>,
+    /// Where it listens, in place of `listen.admin`; a participant listens on a free port unless told otherwise.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Engine, bus, and the participants that are not in processes of their own.
+    Engine,
+    /// The participant of a service with `participant: remote`, attached to the bus of the engine's process.
+    Participant,
 }
 
 #[derive(Debug, Args)]
@@ -32,23 +51,45 @@ pub(crate) struct Dev {
 
 impl Serve {
     pub async fn run(self) -> Done {
-        if let Some(role) = self.role.filter(|role| role != "engine") {
-            return Err(Failure::wrong(format!(
-                "--role {role}: this version of Pavane serves everything in one process"
-            )));
+        let mut config = Config::read(&self.config).map_err(Failure::all)?;
+        match (self.role, self.service) {
+            (Role::Participant, Some(service)) => {
+                config.listen.admin = self.listen.unwrap_or(ANY_PORT);
+                participant(config, &service).await
+            }
+            (_, Some(_)) => Err(Failure::wrong("--service goes with --role participant")),
+            (_, None) => {
+                config.listen.admin = self.listen.unwrap_or(config.listen.admin);
+                engine(config).await
+            }
         }
-        let config = Config::read(&self.config).map_err(Failure::all)?;
-        let running =
-            Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
-        let address = running.serve().await.map_err(Failure::failed)?;
-        let deployed = match running.engine.definitions().len() {
-            1 => "1 workflow".to_owned(),
-            many => format!("{many} workflows"),
-        };
-        println!("pavane serves at http://{address} ({deployed} deployed)");
-        running.until_stopped().await.map_err(Failure::failed)?;
-        Ok(OK)
     }
+}
+
+async fn engine(config: Config) -> Done {
+    let remote = config.remote_services();
+    let running =
+        Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
+    let addresses = running.serve().await.map_err(Failure::failed)?;
+    let deployed = match running.engine.definitions().len() {
+        1 => "1 workflow".to_owned(),
+        many => format!("{many} workflows"),
+    };
+    println!("pavane serves at http://{} ({deployed} deployed)", addresses.admin);
+    if let Some(bus) = addresses.bus {
+        let remote: Vec<String> = remote.into_iter().collect();
+        println!("participants attach at http://{bus}: {}", remote.join(", "));
+    }
+    running.until_stopped().await.map_err(Failure::failed)?;
+    Ok(OK)
+}
+
+async fn participant(config: Config, service: &str) -> Done {
+    let running = Running::open_participant(config, service).await.map_err(Failure::all)?;
+    let addresses = running.serve().await.map_err(Failure::failed)?;
+    println!("pavane is the participant of {service}; its health is at http://{}/readyz", addresses.admin);
+    running.until_stopped().await.map_err(Failure::failed)?;
+    Ok(OK)
 }
 
 impl Dev {
@@ -62,7 +103,7 @@ impl Dev {
         config.workflows.clear();
         let running =
             Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
-        let address = running.serve().await.map_err(Failure::failed)?;
+        let address = running.serve().await.map_err(Failure::failed)?.admin;
         println!(
             "pavane serves {} at http://{address}; changes are taken up when they are saved",
             self.folder.display()

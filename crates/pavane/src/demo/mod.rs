@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use pavane_core::definition::Mode;
-use pavane_runtime::services::{Idempotency, Limits, ServiceSettings};
+use pavane_runtime::services::ServiceSettings;
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -85,7 +85,7 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
         .await
         .map_err(|problems| problems.join("\n"))?;
     running.engine.deploy("order-fulfilment.yaml", WORKFLOW, false).await.map_err(|e| e.to_string())?;
-    let address = running.serve().await?;
+    let address = running.serve().await?.admin;
     let modes: Vec<&str> = settings.modes.iter().map(|mode| mode.as_str()).collect();
     println!("pavane demo: {} orders over five services: {}", settings.orders, modes.join(", then "));
     let mut runs: Vec<Run> = Vec::new();
@@ -147,16 +147,7 @@ fn config(folder: &std::path::Path, addresses: &[SocketAddr; 5]) -> Config {
     config.services = NAMES
         .iter()
         .zip(addresses)
-        .map(|(name, address)| {
-            let settings = ServiceSettings {
-                url: Some(format!("http://{address}")),
-                urls: Vec::new(),
-                idempotency: Idempotency::Key,
-                timeout: None,
-                limits: Limits::default(),
-            };
-            ((*name).to_owned(), settings)
-        })
+        .map(|(name, address)| ((*name).to_owned(), ServiceSettings::at(format!("http://{address}"))))
         .collect();
     config
 }
