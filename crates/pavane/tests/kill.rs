@@ -2,9 +2,9 @@
 //!
 //! The services are a process of their own with ledgers on disk. Clients place orders and, when the connection is cut,
 //! place them again under the same key. Every order that was accepted must be there and have ended exactly once, with
-//! every effect done once or undone. Every other order is choreographed, so that the kills hit the engine, the bus and every
-//! participant at once. The seed is printed; `PAVANE_SEED` repeats its moments. Start reading at
-//! [`orders_survive_kills`].
+//! every effect done once or undone. In one test every other order is choreographed, so that the kills hit the engine, the bus
+//! and every participant at once; in the other all are, and each participant is a process that is killed alone. The seed is
+//! printed; `PAVANE_SEED` repeats its moments. Start reading at [`orders_survive_kills`].
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
@@ -12,7 +12,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,7 @@ use pavane_core::definition::Mode;
 use serde_json::{Value, json};
 use support::{PATIENCE, Process, Served};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Kills of the engine's process.
 const KILLS: usize = 22;
@@ -37,8 +38,13 @@ const ASYNC_EVERY: usize = 5;
 /// server knows it, and what it knows it ends.
 const GIVES_UP_EVERY: usize = 3;
 
+/// Where participants are processes, the process that hosts the bus is killed as often.
+const HUB_KILLED_EVERY: usize = 3;
+
 /// What the clients know.
 struct Load {
+    /// The modes of the orders, in turn.
+    modes: &'static [Mode],
     /// Where the server is; nobody there while it is dead.
     server: watch::Receiver<Option<Server>>,
     stop: AtomicBool,
@@ -51,82 +57,151 @@ struct Load {
     cut: AtomicUsize,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_survive_kills() {
-    let seed = std::env::var("PAVANE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_nanos() as u64
-    });
-    println!("PAVANE_SEED={seed}");
-    let mut chance = Chance(seed);
-    let folder = tempfile::tempdir().unwrap();
-    let port = five_ports(&mut chance);
-    let mut services = start_services(port, folder.path()).await;
-    let config = engine_config(port, folder.path());
+/// A test under way: services, clients, and chance.
+struct Stage {
+    seed: u64,
+    chance: Chance,
+    folder: tempfile::TempDir,
+    /// The first of the services' ports; the one after theirs is the bus's.
+    port: u16,
+    services: Process,
+    place: watch::Sender<Option<Server>>,
+    load: Arc<Load>,
+    clients: Vec<JoinHandle<()>>,
+}
 
-    let (place, server) = watch::channel(None);
-    let load = Arc::new(Load {
-        server,
-        stop: AtomicBool::new(false),
-        next: AtomicUsize::new(0),
-        in_flight: AtomicUsize::new(0),
-        accepted: Mutex::default(),
-        given_up: Mutex::default(),
-        cut: AtomicUsize::new(0),
-    });
-    let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(client(load.clone()))).collect();
+impl Stage {
+    async fn set(modes: &'static [Mode]) -> Stage {
+        let seed = std::env::var("PAVANE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_nanos() as u64
+        });
+        println!("PAVANE_SEED={seed}");
+        let mut chance = Chance(seed);
+        let folder = tempfile::tempdir().unwrap();
+        let port = six_ports(&mut chance);
+        let services = start_services(port, folder.path()).await;
+        let (place, server) = watch::channel(None);
+        let load = Arc::new(Load {
+            modes,
+            server,
+            stop: AtomicBool::new(false),
+            next: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            accepted: Mutex::default(),
+            given_up: Mutex::default(),
+            cut: AtomicUsize::new(0),
+        });
+        let clients = (0..CLIENTS).map(|_| tokio::spawn(client(load.clone()))).collect();
+        Stage { seed, chance, folder, port, services, place, load, clients }
+    }
 
-    let mut served = Served::start(&config).await;
-    for kill in 0..KILLS {
-        place.send_replace(Some(served.http.clone()));
-        // The moment is what the test is about: from in the middle of recovery to well under way.
-        tokio::time::sleep(Duration::from_millis(20 + chance.below(1_500))).await;
-        while load.in_flight.load(Ordering::SeqCst) == 0 {
-            assert!(!clients.iter().any(|client| client.is_finished()), "a client failed: see above");
+    /// Lets the clients go on to a moment that chance chooses: from in the middle of recovery to well under way.
+    async fn play(&mut self, served: &Served) {
+        self.place.send_replace(Some(served.http.clone()));
+        tokio::time::sleep(Duration::from_millis(20 + self.chance.below(1_500))).await;
+        while self.load.in_flight.load(Ordering::SeqCst) == 0 {
+            assert!(!self.clients.iter().any(|client| client.is_finished()), "a client failed: see above");
             tokio::task::yield_now().await;
         }
-        place.send_replace(None);
+    }
+
+    /// Kills the server.
+    fn kill(&self, served: &mut Served) {
+        self.place.send_replace(None);
         served.process.kill();
+    }
+
+    /// Lets every order end, and compares what is known of them with the services' books. `kills` are those that cut
+    /// requests.
+    async fn end(self, served: &Served, kills: usize) {
+        let Stage { seed, port, place, load, clients, .. } = self;
+        place.send_replace(Some(served.http.clone()));
+        load.stop.store(true, Ordering::SeqCst);
+        for client in clients {
+            tokio::time::timeout(PATIENCE * 2, client)
+                .await
+                .expect("every order is answered")
+                .expect("no client fails");
+        }
+        let cut = load.cut.load(Ordering::SeqCst);
+        assert!(cut >= kills, "only {cut} requests were cut by {kills} kills");
+
+        let mut accepted = std::mem::take(&mut *load.accepted.lock().unwrap());
+        let mut problems = Vec::new();
+        let given_up = std::mem::take(&mut *load.given_up.lock().unwrap());
+        let known = all_instances(served).await;
+        accepted.extend(given_up.iter().filter_map(|order| Some((order.clone(), (known.get(order)?.clone(), None)))));
+        let strangers = known.keys().filter(|order| !accepted.contains_key(*order));
+        problems.extend(strangers.map(|order| format!("order {order} has an instance and was never placed")));
+        let fates = fates(served, &accepted, &mut problems).await;
+        let books = books(port).await;
+        let audit = audit(&books, &fates);
+        problems.extend(audit.problems);
+        let count = |wanted: fn(&Fate) -> bool| fates.values().filter(|fate| wanted(fate)).count();
+        let (completed, undone) = (count(|f| *f == Fate::Completed), count(|f| *f == Fate::Undone));
+        println!(
+            "{cut} requests cut; {} orders, {} given up: {completed} completed, {undone} undone, {} unresolved; {} effects",
+            fates.len(),
+            given_up.len(),
+            fates.len() - completed - undone,
+            audit.effects
+        );
+        assert!(problems.is_empty(), "PAVANE_SEED={seed}: {} problems:\n{}", problems.len(), problems.join("\n"));
+        assert!(completed > 0 && undone > 0, "the load is too kind: {completed} completed, {undone} undone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_survive_kills() {
+    let mut stage = Stage::set(&Mode::ALL).await;
+    let config = engine_config(&stage, "");
+    let mut served = Served::start(&config).await;
+    for kill in 0..KILLS {
+        stage.play(&served).await;
+        stage.kill(&mut served);
+        served = Served::start(&config).await;
         if SERVICES_KILLED_AFTER.contains(&kill) {
-            served = Served::start(&config).await;
-            place.send_replace(Some(served.http.clone()));
-            tokio::time::sleep(Duration::from_millis(200 + chance.below(500))).await;
-            services.kill();
-            tokio::time::sleep(Duration::from_millis(chance.below(500))).await;
-            services = start_services(port, folder.path()).await;
-        } else {
-            served = Served::start(&config).await;
+            stage.place.send_replace(Some(served.http.clone()));
+            tokio::time::sleep(Duration::from_millis(200 + stage.chance.below(500))).await;
+            stage.services.kill();
+            tokio::time::sleep(Duration::from_millis(stage.chance.below(500))).await;
+            stage.services = start_services(stage.port, stage.folder.path()).await;
         }
     }
-    place.send_replace(Some(served.http.clone()));
-    load.stop.store(true, Ordering::SeqCst);
-    for client in clients {
-        tokio::time::timeout(PATIENCE * 2, client).await.expect("every order is answered").expect("no client fails");
-    }
-    let cut = load.cut.load(Ordering::SeqCst);
-    assert!(cut >= KILLS, "only {cut} requests were cut by {KILLS} kills");
+    stage.end(&served, KILLS).await;
+}
 
-    let mut accepted = std::mem::take(&mut *load.accepted.lock().unwrap());
-    let mut problems = Vec::new();
-    let given_up = std::mem::take(&mut *load.given_up.lock().unwrap());
-    let known = all_instances(&served).await;
-    accepted.extend(given_up.iter().filter_map(|order| Some((order.clone(), (known.get(order)?.clone(), None)))));
-    let strangers = known.keys().filter(|order| !accepted.contains_key(*order));
-    problems.extend(strangers.map(|order| format!("order {order} has an instance and was never placed")));
-    let fates = fates(&served, &accepted, &mut problems).await;
-    let books = books(port).await;
-    let audit = audit(&books, &fates);
-    problems.extend(audit.problems);
-    let count = |wanted: fn(&Fate) -> bool| fates.values().filter(|fate| wanted(fate)).count();
-    let (completed, undone) = (count(|f| *f == Fate::Completed), count(|f| *f == Fate::Undone));
-    println!(
-        "{KILLS} kills, {cut} requests cut; {} orders, {} given up: {completed} completed, {undone} undone, {} unresolved; {} effects",
-        fates.len(),
-        given_up.len(),
-        fates.len() - completed - undone,
-        audit.effects
-    );
-    assert!(problems.is_empty(), "PAVANE_SEED={seed}: {} problems:\n{}", problems.len(), problems.join("\n"));
-    assert!(completed > 0 && undone > 0, "the load is too kind: {completed} completed, {undone} undone");
+/// Every participant is a process of its own: now one of them is killed, now the process that hosts the bus.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn choreographed_orders_survive_kills_of_participants_and_of_the_bus() {
+    let mut stage = Stage::set(&[Mode::Choreography]).await;
+    let config = engine_config(&stage, ", participant: remote");
+    let mut served = Served::start(&config).await;
+    let mut participants: Vec<Process> = NAMES.iter().map(|service| start_participant(&config, service)).collect();
+    for kill in 0..KILLS {
+        stage.play(&served).await;
+        if kill % HUB_KILLED_EVERY == 0 {
+            stage.kill(&mut served);
+            tokio::time::sleep(Duration::from_millis(stage.chance.below(300))).await;
+            served = Served::start(&config).await;
+        } else {
+            let at = stage.chance.below(NAMES.len() as u64) as usize;
+            participants[at].kill();
+            tokio::time::sleep(Duration::from_millis(stage.chance.below(300))).await;
+            participants[at] = start_participant(&config, NAMES[at]);
+        }
+    }
+    stage.end(&served, KILLS.div_ceil(HUB_KILLED_EVERY)).await;
+    for participant in &mut participants {
+        participant.signal("TERM");
+        let status = participant.ended().await;
+        assert!(status.success(), "{status}: {}", participant.stderr());
+    }
+}
+
+fn start_participant(config: &Path, service: &str) -> Process {
+    let config = config.to_str().unwrap();
+    Process::start(&["serve", "--role", "participant", "--service", service, "-c", config])
 }
 
 /// Places orders until it is told to stop, each again and again under its key until it is answered.
@@ -161,7 +236,7 @@ async fn place(load: &Load, order: &str, number: usize, waits: bool) -> Option<A
     });
     let mut headers = vec![("content-type", "application/json"), ("idempotency-key", order)];
     headers.extend(waits.then_some(("prefer", "wait=60")));
-    let mode = Mode::ALL[number % 2];
+    let mode = load.modes[number % load.modes.len()];
     let path = format!("/api/v1/workflows/shop/order-fulfilment/instances?mode={}", mode.as_str());
     let mut place = load.server.clone();
     loop {
@@ -271,24 +346,33 @@ async fn start_services(port: u16, folder: &Path) -> Process {
     process
 }
 
-fn engine_config(port: u16, folder: &Path) -> std::path::PathBuf {
+/// The configuration of the engine, and of its participants; `settings` go to each service.
+fn engine_config(stage: &Stage, settings: &str) -> PathBuf {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/order-fulfilment/order.yaml");
+    let folder = stage.folder.path();
     std::fs::copy(example, folder.join("workflow.yaml")).unwrap();
-    let services: String = NAMES
-        .iter()
-        .zip(port..)
-        .map(|(name, port)| format!("  {name}: {{ url: 'http://127.0.0.1:{port}', idempotency: key, timeout: 5s }}\n"))
-        .collect();
-    support::config(folder, &format!("workflows: [ ./workflow.yaml ]\nservices:\n{services}"))
+    let service = |(name, port): (&&str, u16)| {
+        format!("  {name}: {{ url: 'http://127.0.0.1:{port}', idempotency: key, timeout: 5s{settings} }}\n")
+    };
+    let services: String = NAMES.iter().zip(stage.port..).map(service).collect();
+    let file = folder.join("pavane.yaml");
+    let bus = stage.port + 5;
+    let text = format!(
+        "listen: {{ admin: '127.0.0.1:0', bus: '127.0.0.1:{bus}' }}\nstore: {{ sqlite: {{ path: ./pavane.db }} }}\n\
+         bus: {{ embedded: {{ token: {{ value: a token for this test alone }} }} }}\n\
+         workflows: [ ./workflow.yaml ]\nservices:\n{services}"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
-/// The first of five ports that are free, outside the range that the system gives away by itself: the services come
-/// back on the same ones.
-fn five_ports(chance: &mut Chance) -> u16 {
+/// The first of six ports that are free, outside the range that the system gives away by itself: the services and the
+/// bus come back on the same ones.
+fn six_ports(chance: &mut Chance) -> u16 {
     loop {
         let first = 15_000 + chance.below(15_000) as u16;
-        let free: Vec<_> = (first..first + 5).map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
-        if free.len() == 5 {
+        let free: Vec<_> = (first..first + 6).map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
+        if free.len() == 6 {
             return first;
         }
     }
