@@ -3,7 +3,7 @@
 //! Errors are problem documents with a stable `code`. Nothing here decides anything: it translates between HTTP and
 //! [`pavane_runtime::Engine`].
 
-pub(crate) mod bus;
+pub mod bus;
 mod events;
 mod instances;
 mod letters;

@@ -87,7 +87,10 @@ async fn engine(config: Config) -> Done {
 async fn participant(config: Config, service: &str) -> Done {
     let running = Running::open_participant(config, service).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
-    println!("pavane is the participant of {service}; its health is at http://{}/readyz", addresses.admin);
+    println!(
+        "pavane is the participant of {service} at http://{} (/readyz tells whether it is attached)",
+        addresses.admin
+    );
     running.until_stopped().await.map_err(Failure::failed)?;
     Ok(OK)
 }
