@@ -17,7 +17,7 @@ use pavane_store::Outgoing;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::wire::{Addressed, Answer, Errand, Hello, PROTOCOL, Page, What};
+use crate::wire::{Addressed, Answer, Errand, Hello, Late, PROTOCOL, Page, Tale, What};
 use crate::{Bus, Consumer, Handing, Refusal};
 
 /// How long a participant may be silent: three times as long as a wait for errands.
@@ -129,7 +129,7 @@ struct Unanswered {
 /// Where the answer to an errand goes.
 enum Reply {
     Message(oneshot::Sender<Result<(), Refusal>>),
-    History(oneshot::Sender<Page>),
+    Tale(oneshot::Sender<Tale>),
 }
 
 impl fmt::Debug for Hub {
@@ -269,13 +269,14 @@ impl Hub {
         Ok(())
     }
 
-    /// What a participant did, as it was asked for.
+    /// What a participant was asked for.
     ///
     /// # Errors
     /// [`Over`].
-    pub fn told(&self, session: &str, number: u64, page: Page) -> Result<(), Over> {
-        if let Some(Reply::History(reply)) = self.session(session)?.answered(number) {
-            let _ = reply.send(page);
+    pub fn told(&self, session: &str, number: u64, tale: Tale) -> Result<(), Over> {
+        if let Some(Reply::Tale(reply)) = self.session(session)?.answered(number) {
+            // Whoever asked may have given it up.
+            let _ = reply.send(tale);
         }
         Ok(())
     }
@@ -318,13 +319,32 @@ impl Hub {
         tasks_after: u64,
         limit: usize,
     ) -> Result<Page, String> {
+        match self.ask(service, What::History { steps_after, tasks_after, limit }).await? {
+            Tale::History(page) => Ok(page),
+            other => Err(format!("the participant of `{service}` told something else: {other:?}")),
+        }
+    }
+
+    /// Asks the participant of a service which of its messages nobody has taken for so long.
+    ///
+    /// # Errors
+    /// Why it cannot be asked now.
+    pub async fn late(&self, service: &str, after: Duration) -> Result<Late, String> {
+        let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        match self.ask(service, What::Late { after }).await? {
+            Tale::Late(late) => Ok(late),
+            other => Err(format!("the participant of `{service}` told something else: {other:?}")),
+        }
+    }
+
+    async fn ask(&self, service: &str, what: What) -> Result<Tale, String> {
         let session = self.inner.lock().get(service).cloned();
         let session = session.ok_or_else(|| away(service))?;
-        let (reply, page) = oneshot::channel();
-        session.hand(What::History { steps_after, tasks_after, limit }, Reply::History(reply))?;
-        match tokio::time::timeout(ANSWER, page).await {
-            Ok(Ok(page)) => Ok(page),
-            _ => Err(format!("the participant of `{service}` did not tell what it did")),
+        let (reply, tale) = oneshot::channel();
+        session.hand(what, Reply::Tale(reply))?;
+        match tokio::time::timeout(ANSWER, tale).await {
+            Ok(Ok(tale)) => Ok(tale),
+            _ => Err(format!("the participant of `{service}` did not tell what it was asked for")),
         }
     }
 

@@ -88,6 +88,11 @@ pub enum What {
         /// At most as many of each.
         limit: usize,
     },
+    /// Tell which of its messages nobody has taken for so many milliseconds.
+    Late {
+        /// Milliseconds.
+        after: u64,
+    },
 }
 
 /// What became of messages that a participant was to take.
@@ -113,15 +118,35 @@ pub enum Answer {
     Never(String),
 }
 
-/// A piece of what a participant did.
+/// A participant tells what it was asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// The attachment.
     pub session: String,
     /// The errand it answers.
     pub number: u64,
-    /// What it did.
-    pub page: Page,
+    /// What it tells.
+    #[serde(flatten)]
+    pub tale: Tale,
+}
+
+/// What a participant tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tale {
+    /// To [`What::History`].
+    History(Page),
+    /// To [`What::Late`].
+    Late(Late),
+}
+
+/// Messages that nobody has taken for too long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Late {
+    /// What is known of each, as one engine describes it to another.
+    pub messages: Vec<serde_json::Value>,
+    /// Whether these are all.
+    pub all: bool,
 }
 
 /// A page of a history.
@@ -279,11 +304,13 @@ mod tests {
                 errands: vec![
                     Errand { number: 1, what: What::Message { envelope: damaged.into(), redelivered: true } },
                     Errand { number: 2, what: What::History { steps_after: 3, tasks_after: 4, limit: 5 } },
+                    Errand { number: 3, what: What::Late { after: 60_000 } },
                 ],
             },
             json!({ "errands": [
                 { "number": 1, "message": { "envelope": damaged, "redelivered": true } },
                 { "number": 2, "history": { "steps_after": 3, "tasks_after": 4, "limit": 5 } },
+                { "number": 3, "late": { "after": 60_000 } },
             ] }),
         );
         let answers = vec![

@@ -20,7 +20,7 @@ pub use engine::*;
 pub use observer::{Copied, Reading, Source, Unread};
 pub use records::Cursor;
 pub(crate) use records::replay;
-pub use stuck::{Missing, Progress, STUCK_AFTER, Standing};
+pub use stuck::{Late, Missing, Progress, STUCK_AFTER, Standing};
 
 /// The clock of the whole process: nothing else asks for the time.
 pub(crate) fn now() -> pavane_core::Timestamp {

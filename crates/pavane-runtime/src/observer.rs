@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use pavane_core::program::Location;
 use pavane_core::record::JournalEntry;
-use pavane_store::{Commit, History, OBSERVED, Observed, Store};
+use pavane_store::{Commit, History, OBSERVED, Observed};
 use tokio::sync::Mutex;
 
+use crate::stuck::Late;
 use crate::{Engine, Error};
 
 /// How long what a participant did may take to be seen, so that it is copied in large pieces.
@@ -56,10 +57,8 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Resolves when there may be something new.
     fn moved(&self) -> Reading<()>;
 
-    /// Its store, when it is in this process.
-    fn store(&self) -> Option<Arc<dyn Store>> {
-        None
-    }
+    /// Its messages that nobody has taken for longer than `after`.
+    fn late(&self, after: Duration) -> Reading<Result<Late, Unread>>;
 }
 
 /// A participant in this process.
@@ -78,8 +77,9 @@ impl Source for Engine {
         Box::pin(async move { Engine::moved(&engine).await })
     }
 
-    fn store(&self) -> Option<Arc<dyn Store>> {
-        Some(self.shared.store.clone())
+    fn late(&self, after: Duration) -> Reading<Result<Late, Unread>> {
+        let engine = self.clone();
+        Box::pin(async move { engine.late_here(after).await.map_err(Unread::Failed) })
     }
 }
 
@@ -137,9 +137,14 @@ impl Engine {
 }
 
 impl Observer {
-    /// Whom it observes, and where that one keeps what it sends, when that is in this process.
-    pub fn sender(&self) -> Option<(String, Arc<dyn Store>)> {
-        Some((self.location.name().to_owned(), self.source.store()?))
+    /// Messages of the one it observes that nobody has taken for longer than `after`. Of one that is away, or does not
+    /// answer in time, they are not known.
+    pub async fn late(&self, after: Duration) -> Result<Late, Error> {
+        match tokio::time::timeout(PATIENCE, self.source.late(after)).await {
+            Ok(Ok(late)) => Ok(late),
+            Ok(Err(Unread::Failed(error))) => Err(error),
+            Ok(Err(Unread::Away(_))) | Err(_) => Ok(Late::default()),
+        }
     }
 
     async fn catch_up(&self, home: &Engine) -> Result<(), Unread> {

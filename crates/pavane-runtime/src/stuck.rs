@@ -5,13 +5,13 @@
 //! waits for a call is slow and not stuck; one that waits for a time, an event or an operator is neither. Reads only.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use pavane_core::Timestamp;
 use pavane_core::engine::{Wait, WaitsFor};
 use pavane_core::record::{Status, WorkflowInstance};
-use pavane_store::{DeadLetter, Outgoing, Store};
+use pavane_store::{DeadLetter, Outgoing};
 use serde::{Deserialize, Serialize};
 
 use crate::records::replay_at;
@@ -27,11 +27,19 @@ const MAX_LOOK: usize = 1_000;
 /// Messages read in one go: each may be as large as its instance's data.
 const PAGE: usize = 100;
 
+/// Messages that should have been taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// What is known of each.
+    pub messages: Vec<Missing>,
+    /// Whether these are all.
+    pub all: bool,
+}
+
 /// A message that should have been taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// The instance it belongs to.
-    #[serde(skip)]
     pub instance: String,
     /// Its sender.
     pub from: String,
@@ -106,7 +114,7 @@ impl Engine {
         after: Duration,
         limit: usize,
     ) -> Result<(Vec<(WorkflowInstance, Missing)>, bool), Error> {
-        let (missing, all) = self.missing(after).await?;
+        let Late { messages: missing, all } = self.late(after).await?;
         self.blocking(move |store| {
             let mut first: BTreeMap<String, Missing> = BTreeMap::new();
             for message in missing {
@@ -155,8 +163,8 @@ impl Engine {
                 Ok(waits)
             })
             .await?;
-        let (missing, _) = self.missing(after).await?;
-        progress.missing = missing.into_iter().filter(|message| message.instance == record.id).collect();
+        let late = self.late(after).await?;
+        progress.missing = late.messages.into_iter().filter(|message| message.instance == record.id).collect();
         let now = crate::now();
         let late = |wait: &Wait| wait.what == WaitsFor::Call && is_late(now, wait.since, after);
         let idle = |wait: &Wait| matches!(wait.what, WaitsFor::Time | WaitsFor::Event | WaitsFor::Retry);
@@ -170,39 +178,46 @@ impl Engine {
         Ok(progress)
     }
 
-    /// Messages that were sent longer than `after` ago and not taken, and whether that is all of them.
-    async fn missing(&self, after: Duration) -> Result<(Vec<Missing>, bool), Error> {
-        let mut senders: Vec<(String, Arc<dyn Store>)> = vec![(self.location().to_owned(), self.shared.store.clone())];
+    /// Messages that were sent longer than `after` ago and not taken, from here and from every participant.
+    async fn late(&self, after: Duration) -> Result<Late, Error> {
         let observers = self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        senders.extend(observers.iter().filter_map(|observer| observer.sender()));
+        let elsewhere = futures_util::future::try_join_all(observers.iter().map(|observer| observer.late(after)));
+        let (mut late, elsewhere) = tokio::try_join!(self.late_here(after), elsewhere)?;
+        for Late { messages, all } in elsewhere {
+            late.messages.extend(messages);
+            late.all &= all;
+        }
+        Ok(late)
+    }
+
+    /// Those of them that were sent from here.
+    pub(crate) async fn late_here(&self, after: Duration) -> Result<Late, Error> {
         let now = crate::now();
-        self.blocking(move |_| {
-            let (mut missing, mut all) = (Vec::new(), true);
-            for (from, store) in senders {
-                let late = |message: &Missing| is_late(now, message.since, after);
-                let letters = store.dead_letters(MAX_LOOK)?;
-                all &= letters.len() < MAX_LOOK;
-                missing.extend(letters.iter().filter_map(|letter| dead(&from, letter)).filter(late));
-                let (mut position, mut looked) = (0, 0);
-                loop {
-                    let page = store.outgoing(position, PAGE)?;
-                    position = page.last().map_or(position, |(position, _)| *position);
-                    looked += page.len();
-                    let read: Vec<Missing> =
-                        page.iter().filter_map(|(_, message)| on_its_way(&from, message)).collect();
-                    // Positions follow times: behind a page of young messages there are only younger ones.
-                    let young = !read.is_empty() && !read.iter().any(late);
-                    missing.extend(read.into_iter().filter(late));
-                    if page.len() < PAGE || young {
-                        break;
-                    }
-                    if looked >= MAX_LOOK {
-                        all = false;
-                        break;
-                    }
+        let from = self.location().to_owned();
+        self.blocking(move |store| {
+            let late = |message: &Missing| is_late(now, message.since, after);
+            let letters = store.dead_letters(MAX_LOOK)?;
+            let mut all = letters.len() < MAX_LOOK;
+            let mut missing: Vec<Missing> =
+                letters.iter().filter_map(|letter| dead(&from, letter)).filter(late).collect();
+            let (mut position, mut looked) = (0, 0);
+            loop {
+                let page = store.outgoing(position, PAGE)?;
+                position = page.last().map_or(position, |(position, _)| *position);
+                looked += page.len();
+                let read: Vec<Missing> = page.iter().filter_map(|(_, message)| on_its_way(&from, message)).collect();
+                // Positions follow times: behind a page of young messages there are only younger ones.
+                let young = !read.is_empty() && !read.iter().any(late);
+                missing.extend(read.into_iter().filter(late));
+                if page.len() < PAGE || young {
+                    break;
+                }
+                if looked >= MAX_LOOK {
+                    all = false;
+                    break;
                 }
             }
-            Ok((missing, all))
+            Ok(Late { messages: missing, all })
         })
         .await
     }

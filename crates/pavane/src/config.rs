@@ -12,11 +12,8 @@ use pavane_runtime::services::{Place, ServiceSettings, Services, duration};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
-const LATER: [(&str, &str); 3] = [
-    ("routes", "the gateway's routes"),
-    ("roles", "running parts of Pavane as processes of their own"),
-    ("participants", "participants"),
-];
+const LATER: [(&str, &str); 2] =
+    [("routes", "the gateway's routes"), ("roles", "running parts of Pavane as processes of their own")];
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -11,7 +11,7 @@ use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::services::Place;
-use pavane_runtime::{Copied, Engine, Options, Reading, Source, Unread};
+use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
@@ -408,6 +408,17 @@ impl Source for Attached {
         Box::pin(async move {
             let page = hub.history(&service, steps_after, tasks_after, limit).await.map_err(Unread::Away)?;
             Ok(Copied { more: page.more, history: page.into() })
+        })
+    }
+
+    fn late(&self, after: Duration) -> Reading<Result<Late, Unread>> {
+        let (hub, service) = (self.hub.clone(), self.service.clone());
+        Box::pin(async move {
+            let late = hub.late(&service, after).await.map_err(Unread::Away)?;
+            let read = late.messages.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+            let messages =
+                read.map_err(|error| Unread::Away(format!("`{service}` told what cannot be read: {error}")))?;
+            Ok(Late { messages, all: late.all })
         })
     }
 

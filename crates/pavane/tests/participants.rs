@@ -162,6 +162,36 @@ async fn work_waits_for_a_participant_that_is_away_and_what_it_missed_it_learns(
 }
 
 #[tokio::test]
+async fn what_waits_in_the_store_of_a_participant_elsewhere_is_stuck_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, _) = service().await;
+    let payment = format!("url: '{url}', participant: remote }}, stock: {{ url: '{url}', participant: remote");
+    let (hub_process, bus) = hub(&configured(folder.path(), "hub.yaml", "", &payment)).await;
+    let participant_process =
+        participant(&configured(folder.path(), "payment.yaml", &format!("url: '{bus}'"), &payment)).await;
+    ready(&participant_process, 200).await;
+    let reserve = ", { reserve: { call: http, with: { method: post, endpoint: 'http://stock/charge' } } } ]";
+    let deployed = hub_process.deploy(&workflow("both").replace(" ]", reserve)).await;
+    assert_eq!(deployed.status, 201, "{deployed:?}");
+    let started = hub_process.ask("POST", "/api/v1/workflows/t/both/instances", &[], "{}").await;
+    let id = started.body["id"].as_str().unwrap();
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let stuck = loop {
+        let list = hub_process.get("/api/v1/instances?stuck=1s").await;
+        if list["instances"][0]["id"] == id {
+            break list;
+        }
+        assert!(tokio::time::Instant::now() < until, "{list:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let missing = &stuck["instances"][0]["stuck"];
+    let told = (&missing["from"], &missing["to"], &missing["task"], &missing["expected"]);
+    let (from, to, task, expected) = ("payment", "stock", "/do/1/reserve", "t.both.reserve.due.v1");
+    assert_eq!(told, (&json!(from), &json!(to), &json!(task), &json!(expected)), "{stuck:#}");
+    assert_eq!(stuck["all"], false, "nobody can ask the participant of stock: {stuck:#}");
+}
+
+#[tokio::test]
 async fn who_does_not_belong_is_not_let_in_and_told_why() {
     let folder = tempfile::tempdir().unwrap();
     let remote = "url: 'http://127.0.0.1:9', participant: remote";

@@ -31,6 +31,7 @@ fn texts(errands: &[Errand]) -> Vec<(u64, &str)> {
         .map(|errand| match &errand.what {
             What::Message { envelope: text, .. } => (errand.number, text.as_str()),
             What::History { .. } => (errand.number, "history"),
+            What::Late { .. } => (errand.number, "late"),
         })
         .collect()
 }
@@ -118,7 +119,7 @@ async fn an_attached_participant_publishes_and_tells_what_it_did() {
     let errands = hub.receive(&session, 0).await.unwrap();
     assert_eq!(errands[0].what, What::History { steps_after: 3, tasks_after: 4, limit: 5 });
     let page = Page { last_step: 9, ..Page::default() };
-    hub.told(&session, errands[0].number, page.clone()).unwrap();
+    hub.told(&session, errands[0].number, Tale::History(page.clone())).unwrap();
     assert_eq!(asked.await.unwrap(), Ok(page));
     drop(bus);
     assert!(hub.history("stock", 0, 0, 1).await.unwrap_err().contains("not attached"));

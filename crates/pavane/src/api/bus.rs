@@ -115,7 +115,7 @@ async fn answer(door: Shared, Body(answers): Body<Answers>) -> Result<StatusCode
 }
 
 async fn tell(door: Shared, Body(told): Body<Told>) -> Result<StatusCode, ApiError> {
-    door.hub.told(&told.session, told.number, told.page)?;
+    door.hub.told(&told.session, told.number, told.tale)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -94,5 +94,7 @@ impl Api {
 fn json_of(missing: &Missing) -> Value {
     let mut body = json!(missing);
     body["since"] = json!(missing.since.to_string());
+    // It stands with the instance.
+    body.as_object_mut().map(|body| body.remove("instance"));
     body
 }

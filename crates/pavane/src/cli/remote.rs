@@ -212,7 +212,7 @@ fn stuck(body: &Value) -> String {
         text.push_str(&format!("{}  {workflow}\n{}", word(&instance["id"]), missing(&instance["stuck"])));
     }
     if body["all"] == false {
-        text.push_str("… there are more; see --limit\n");
+        text.push_str("… there may be more: see --limit; participants that are away cannot be asked\n");
     }
     text
 }
@@ -344,10 +344,12 @@ impl ServicesOf {
             print_json(&body);
             return Ok(OK);
         }
-        println!("{:<20}  {:<11}  URLS", "SERVICE", "IDEMPOTENCY");
+        println!("{:<20}  {:<11}  {:<11}  URLS", "SERVICE", "IDEMPOTENCY", "PARTICIPANT");
         for service in body["services"].as_array().into_iter().flatten() {
             let urls: Vec<&str> = service["urls"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            println!("{:<20}  {:<11}  {}", word(&service["name"]), word(&service["idempotency"]), urls.join(", "));
+            let [name, idempotency, participant] =
+                ["name", "idempotency", "participant"].map(|key| word(&service[key]));
+            println!("{name:<20}  {idempotency:<11}  {participant:<11}  {}", urls.join(", "));
         }
         Ok(OK)
     }

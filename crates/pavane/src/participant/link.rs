@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pavane_bus::wire::{
-    Addressed, Answer, Answers, Errand, Errands, Hello, Moved, PROTOCOL, Page, Publish, Published, Receive, Told,
-    Welcome, What,
+    Addressed, Answer, Answers, Errand, Errands, Hello, Late, Moved, PROTOCOL, Page, Publish, Published, Receive, Tale,
+    Told, Welcome, What,
 };
 use pavane_bus::{Bus, Consumer, Handing, LEASE, Refusal};
 use pavane_runtime::{Home, Source, Unread};
@@ -148,22 +148,38 @@ impl Link {
                     }
                     What::History { steps_after, tasks_after, limit } => {
                         let read = self.source.history(steps_after, tasks_after, limit);
-                        let (caller, session) = (self.caller.clone(), session.to_owned());
-                        tokio::spawn(async move {
-                            let copied = match read.await {
-                                Ok(copied) => copied,
-                                Err(Unread::Away(why)) => return tracing::debug!(why, "its history was not told"),
-                                Err(Unread::Failed(error)) => return tracing::warn!(%error, "its history was not told"),
-                            };
-                            let told = Told { session, number, page: Page::new(copied.history, copied.more) };
-                            if let Err(fault) = caller.tell("/bus/v1/tell", &told).await {
-                                tracing::debug!(why = fault.why(), "its history was not told");
-                            }
+                        self.tell(session, number, async {
+                            let copied = read.await?;
+                            Ok(Tale::History(Page::new(copied.history, copied.more)))
+                        });
+                    }
+                    What::Late { after } => {
+                        let read = self.source.late(Duration::from_millis(after));
+                        self.tell(session, number, async {
+                            let late = read.await?;
+                            let messages = late.messages.iter().map(serde_json::to_value).collect::<Result<_, _>>();
+                            let messages = messages.map_err(|error| Unread::Away(error.to_string()))?;
+                            Ok(Tale::Late(Late { messages, all: late.all }))
                         });
                     }
                 }
             }
         }
+    }
+
+    /// Tells what the hub has asked for, when it is known.
+    fn tell(&self, session: &str, number: u64, read: impl Future<Output = Result<Tale, Unread>> + Send + 'static) {
+        let (caller, session) = (self.caller.clone(), session.to_owned());
+        tokio::spawn(async move {
+            let tale = match read.await {
+                Ok(tale) => tale,
+                Err(Unread::Away(why)) => return tracing::debug!(why, "what was asked for was not told"),
+                Err(Unread::Failed(error)) => return tracing::warn!(%error, "what was asked for was not told"),
+            };
+            if let Err(fault) = caller.tell("/bus/v1/tell", &Told { session, number, tale }).await {
+                tracing::debug!(why = fault.why(), "what was asked for was not told");
+            }
+        });
     }
 
     fn take(&self, message: Outgoing) -> Handing {
