@@ -51,6 +51,28 @@ fn both_modes_are_compared_and_a_killed_service_comes_back() {
 }
 
 #[test]
+fn participants_are_compared_as_processes_and_go_with_their_service() {
+    let saga = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/order-fulfilment/order.yaml");
+    let output = Command::new(env!("CARGO_BIN_EXE_pavane"))
+        .args(["compare", "--rates", "10", "--duration", "1s", "--instances", "20", "--in-flight", "4", "-o", "json"])
+        .args(["--kill", "service", "--service-time", "1ms", "--participants", "processes"])
+        .arg(saga)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["correctness"]["correct"], true, "{report:#}");
+    let processes = |mode: usize| report["modes"][mode]["processes"].as_array().unwrap().len();
+    assert_eq!((processes(0), processes(1)), (6, 11), "an engine and five services; and five participants");
+    let costs = &report["modes"][1]["throughput"]["costs"];
+    // What is counted is what all of them did.
+    assert!(costs["messages"].as_f64().unwrap() > 7.0 && costs["commits"].as_f64().unwrap() > 5.0, "{costs:#}");
+    let outage = &report["modes"][1]["outages"][0];
+    assert!(outage["victim"] == "orders" && outage["during"]["failed_percent"] == 0.0, "{outage:#}");
+}
+
+#[test]
 fn what_cannot_be_compared_is_told_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("w.yaml");

@@ -51,10 +51,8 @@ fn configured(folder: &Path, name: &str, bus: &str, payment: &str) -> PathBuf {
 
 /// A hub, and the base URL of its bus.
 async fn hub(config: &Path) -> (Served, String) {
-    let mut hub = Served::start(config).await;
-    let line = hub.process.line("participants attach at http://").await;
-    let url = line.split(' ').find(|word| word.starts_with("http://")).unwrap().trim_end_matches(':').to_owned();
-    (hub, url)
+    let (hub, line) = Served::told(Process::start(&["serve", "-c", config.to_str().unwrap()])).await;
+    (hub, line.rsplit(' ').next().unwrap().to_owned())
 }
 
 async fn participant(config: &Path) -> Served {

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Done, FAILED, Failure, OK, Output, duration_argument, json_argument, picture, print_json};
 use crate::compare::subject::{Answering, Subject};
-use crate::compare::{self, Kill, Settings, Thresholds, service};
+use crate::compare::{self, Kill, Participants, Settings, Thresholds, service};
 use crate::demo::services::Behaviour;
 use crate::demo::temporary;
 use crate::server::signalled;
@@ -41,6 +41,9 @@ pub(crate) struct Compare {
     /// An instance is on time within it.
     #[arg(long, default_value = "1s", value_parser = duration_argument)]
     objective: Duration,
+    /// Where participants run when the workflow is choreographed: in the engine's process, or each in one of its own.
+    #[arg(long, value_enum, default_value_t = Participants::Here)]
+    participants: Participants,
     /// How long each call of our services takes.
     #[arg(long, default_value = "5ms", value_parser = duration_argument)]
     service_time: Duration,
@@ -95,6 +98,7 @@ impl Compare {
             down_s: 2.0,
             objective_s: self.objective.as_secs_f64(),
             service_time_ms: u64::try_from(self.service_time.as_millis()).unwrap_or(0),
+            participants: self.participants,
             seed: self.seed,
             thresholds: Thresholds { p99_ms: self.p99.as_secs_f64() * 1_000.0, alike_percent: self.alike },
         };

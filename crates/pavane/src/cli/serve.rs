@@ -67,7 +67,6 @@ impl Serve {
 }
 
 async fn engine(config: Config) -> Done {
-    let remote = config.remote_services();
     let running =
         Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
@@ -75,11 +74,8 @@ async fn engine(config: Config) -> Done {
         1 => "1 workflow".to_owned(),
         many => format!("{many} workflows"),
     };
-    println!("pavane serves at http://{} ({deployed} deployed)", addresses.admin);
-    if let Some(bus) = addresses.bus {
-        let remote: Vec<String> = remote.into_iter().collect();
-        println!("participants attach at http://{bus}: {}", remote.join(", "));
-    }
+    let bus = addresses.bus.map(|bus| format!("; participants attach at http://{bus}")).unwrap_or_default();
+    println!("pavane serves at http://{} ({deployed} deployed){bus}", addresses.admin);
     running.until_stopped().await.map_err(Failure::failed)?;
     Ok(OK)
 }

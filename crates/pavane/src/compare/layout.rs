@@ -1,5 +1,5 @@
-//! Which processes run for one mode: the services, a process each, and those of Pavane. Today Pavane's are one server that
-//! holds the engine and all participants; a participant that is a process of its own belongs into [`Layout::pavane`].
+//! Which processes run for one mode: the services, a process each, and those of Pavane: a server that holds the engine and all
+//! participants, or one with the engine, and each participant beside its service.
 //!
 //! Each mode has a layout of its own, with stores of its own, so that nothing one mode leaves behind is on the other's bill.
 
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use http::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::service::Done;
@@ -25,6 +27,9 @@ const CONNECTIONS: usize = 512;
 /// How long a process may take until it is ready: far longer than any should.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often somebody who waits for a process looks.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What the services are like.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
@@ -34,6 +39,16 @@ pub(crate) struct Services {
     pub seed: u64,
     /// Whether the demo's services refuse some orders.
     pub failures: bool,
+}
+
+/// Where the participants of a choreographed workflow run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Participants {
+    /// In the engine's process.
+    Here,
+    /// Each in a process of its own, beside its service.
+    Processes,
 }
 
 /// A process that can be started again at the same address.
@@ -47,8 +62,10 @@ pub(crate) struct Member {
     process: Option<Process>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where a service tells what it did.
-    control: Option<Pool>,
+    /// Where a service tells what it did, and the engine hosts the bus.
+    second: Option<SocketAddr>,
+    /// Whose participant it is.
+    participant_of: Option<String>,
     /// What earlier processes at this place used.
     past: Used,
 }
@@ -72,7 +89,12 @@ impl Layout {
     ///
     /// # Errors
     /// What could not be started, with the end of its log.
-    pub async fn open(subject: &Subject, services: &Services, folder: &Path) -> Result<Layout, String> {
+    pub async fn open(
+        subject: &Subject,
+        services: &Services,
+        participants: Participants,
+        folder: &Path,
+    ) -> Result<Layout, String> {
         let told = |e: std::io::Error| format!("{}: {e}", folder.display());
         std::fs::create_dir_all(folder.join("books")).map_err(told)?;
         let mut members = Vec::new();
@@ -82,17 +104,24 @@ impl Layout {
             }
         }
         let config = folder.join("pavane.yaml");
-        let mut settings = settings(subject, &members);
+        let mut settings = settings(subject, &members, participants);
         let write = |settings: &Value| std::fs::write(&config, settings.to_string()).map_err(told);
         write(&settings)?;
         let arguments =
             ["serve", "--log", "error", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
         let server = Member::start("engine", arguments, folder).await?;
         // Started again, it is where its clients know it to be.
-        settings["listen"] = json!({ "admin": server.address.to_string() });
+        let bus = server.second.unwrap_or(server.address);
+        settings["listen"] = json!({ "admin": server.address.to_string(), "bus": bus.to_string() });
         write(&settings)?;
         let (client, admin) = (Pool::new(server.address, CONNECTIONS), Pool::new(server.address, 2));
-        let layout = Layout { services: members, pavane: vec![server], client, admin, folder: folder.to_owned() };
+        let mut pavane = vec![server];
+        if participants == Participants::Processes {
+            for service in &subject.participants {
+                pavane.push(Member::participant(service, &config, folder).await?);
+            }
+        }
+        let layout = Layout { services: members, pavane, client, admin, folder: folder.to_owned() };
         for (name, text) in &subject.texts {
             let request = layout.admin.request(Method::POST, "/api/v1/workflows", &[], &Value::Null)?;
             let request = request.map(|_| http_body_util::Full::new(bytes::Bytes::from(text.clone())));
@@ -104,14 +133,27 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The engine's numbers.
+    /// The numbers of Pavane's processes, added up.
     ///
     /// # Errors
-    /// It does not answer.
+    /// One does not answer.
     pub async fn numbers(&self) -> Result<BTreeMap<String, f64>, String> {
-        let request = self.admin.request(Method::GET, "/metrics", &[], &Value::Null)?;
-        let (_, text) = self.admin.send(request).await?;
-        Ok(crate::measure::numbers(&String::from_utf8_lossy(&text)))
+        let mut sums = BTreeMap::new();
+        for member in &self.pavane {
+            let pool = Pool::new(member.address, 1);
+            let (_, text) = pool.send(pool.request(Method::GET, "/metrics", &[], &Value::Null)?).await?;
+            for (name, number) in crate::measure::numbers(&String::from_utf8_lossy(&text)) {
+                *sums.entry(name).or_insert(0.0) += number;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// What goes when the machine of a service does: the service, and the participant that runs beside it.
+    pub fn beside(&mut self, service: &str) -> Vec<&mut Member> {
+        let services = self.services.iter_mut().filter(|member| member.name == service);
+        let participants = self.pavane.iter_mut().filter(|member| member.participant_of.as_deref() == Some(service));
+        services.chain(participants).collect()
     }
 
     /// What each service did since it was last started.
@@ -151,9 +193,42 @@ impl Member {
         let log = folder.join(format!("{name}.log"));
         let (process, addresses) = spawn(&arguments, &log).await?;
         let address = *addresses.first().ok_or_else(|| format!("{name} tells no address"))?;
-        let control = addresses.get(1).map(|address| Pool::new(*address, 1));
-        let past = Used::default();
-        Ok(Member { name: name.to_owned(), arguments, log, process: Some(process), address, control, past })
+        let second = addresses.get(1).copied();
+        Ok(Member {
+            name: name.to_owned(),
+            arguments,
+            log,
+            process: Some(process),
+            address,
+            second,
+            participant_of: None,
+            past: Used::default(),
+        })
+    }
+
+    /// The participant of a service, attached.
+    async fn participant(service: &str, config: &Path, folder: &Path) -> Result<Member, String> {
+        let config = config.display().to_string();
+        let arguments = ["serve", "--role", "participant", "--service", service, "--listen", "127.0.0.1:0"];
+        let arguments = arguments.into_iter().chain(["--log", "error", "--config", &config]).map(str::to_owned);
+        let member = Member::start(&format!("participant of {service}"), arguments.collect(), folder).await?;
+        member.attached().await?;
+        Ok(Member { participant_of: Some(service.to_owned()), ..member })
+    }
+
+    /// Waits until it is ready.
+    async fn attached(&self) -> Result<(), String> {
+        let (pool, until) = (Pool::new(self.address, 1), Instant::now() + PATIENCE);
+        loop {
+            let (status, body) = pool.send(pool.request(Method::GET, "/readyz", &[], &Value::Null)?).await?;
+            if status.is_success() {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(format!("{} is not attached: {}", self.name, String::from_utf8_lossy(&body)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Kills it with SIGKILL.
@@ -175,14 +250,19 @@ impl Member {
     /// It does not start.
     pub async fn restart(&mut self) -> Result<Instant, String> {
         let mut arguments = self.arguments.clone();
-        if let Some(port) = arguments.iter().position(|argument| argument == "--port")
-            && let Some(port) = arguments.get_mut(port + 1)
-        {
-            *port = self.address.port().to_string();
+        for (option, place) in [("--port", self.address.port().to_string()), ("--listen", self.address.to_string())] {
+            if let Some(at) = arguments.iter().position(|argument| argument == option)
+                && let Some(given) = arguments.get_mut(at + 1)
+            {
+                *given = place;
+            }
         }
         let (process, addresses) = spawn(&arguments, &self.log).await?;
         self.process = Some(process);
-        self.control = addresses.get(1).map(|address| Pool::new(*address, 1));
+        self.second = addresses.get(1).copied();
+        if self.participant_of.is_some() {
+            self.attached().await?;
+        }
         Ok(Instant::now())
     }
 
@@ -198,7 +278,8 @@ impl Member {
     }
 
     async fn ask(&self, path: &str) -> Result<Value, String> {
-        let control = self.control.as_ref().ok_or_else(|| format!("{} is no service", self.name))?;
+        let control = self.second.ok_or_else(|| format!("{} is no service", self.name))?;
+        let control = Pool::new(control, 1);
         let (_, body) = control.send(control.request(Method::GET, path, &[], &Value::Null)?).await?;
         serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.name))
     }
@@ -244,7 +325,7 @@ fn service(subject: &Subject, services: &Services, name: &str, folder: &Path) ->
 }
 
 /// The configuration of the server: the user's with another listener and store, or one that names our services.
-fn settings(subject: &Subject, services: &[Member]) -> Value {
+fn settings(subject: &Subject, services: &[Member], participants: Participants) -> Value {
     let mut settings = match &subject.config {
         Some((config, folder)) => absolute(config.clone(), folder),
         None => {
@@ -255,7 +336,14 @@ fn settings(subject: &Subject, services: &[Member]) -> Value {
             json!({ "services": services.collect::<BTreeMap<_, _>>() })
         }
     };
-    settings["listen"] = json!({ "admin": "127.0.0.1:0" });
+    settings["listen"] = json!({ "admin": "127.0.0.1:0", "bus": "127.0.0.1:0" });
+    settings["bus"] = json!({});
+    for service in settings["services"].as_object_mut().into_iter().flat_map(|services| services.values_mut()) {
+        service["participant"] = match participants {
+            Participants::Here => json!("here"),
+            Participants::Processes => json!("remote"),
+        };
+    }
     settings["store"] = json!({ "sqlite": { "path": "pavane.db" } });
     settings["workflows"] = json!([]);
     settings

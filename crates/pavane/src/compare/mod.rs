@@ -27,6 +27,7 @@ use crate::measure::{Machine, chance::Chance, load};
 use client::{Client, End, Seen};
 use correctness::Correctness;
 use coupling::Coupling;
+pub(crate) use layout::Participants;
 use layout::{Layout, Services};
 use measures::{AtRate, Closed, Latency, ProcessFigures, Reading, count};
 pub(crate) use outage::Kill;
@@ -56,8 +57,20 @@ pub(crate) struct Settings {
     pub down_s: f64,
     pub objective_s: f64,
     pub service_time_ms: u64,
+    /// Where participants run when the workflow is choreographed.
+    pub participants: Participants,
     pub seed: u64,
     pub thresholds: Thresholds,
+}
+
+impl Settings {
+    /// Orchestrated, they have nothing to do.
+    fn participants(&self, mode: Mode) -> Participants {
+        match mode {
+            Mode::Orchestration => Participants::Here,
+            Mode::Choreography => self.participants,
+        }
+    }
 }
 
 /// What was found.
@@ -101,7 +114,8 @@ pub(crate) async fn run(subject: Subject, settings: Settings, folder: &Path) -> 
     let mut figures = Vec::new();
     let mut seen: [Vec<Seen>; 2] = Default::default();
     for mode in Mode::ALL {
-        layouts.push(Layout::open(&subject, &services, &folder.join(mode.as_str())).await?);
+        let folder = folder.join(mode.as_str());
+        layouts.push(Layout::open(&subject, &services, settings.participants(mode), &folder).await?);
         let mode = mode.as_str();
         figures.push(Figures { mode, rates: Vec::new(), throughput: None, processes: Vec::new(), outages: Vec::new() });
     }
@@ -170,7 +184,7 @@ pub(crate) async fn run(subject: Subject, settings: Settings, folder: &Path) -> 
         for (at, mode) in modes() {
             let folder = folder.join(format!("{}-{}", mode.as_str(), kill.word()));
             let services = Services { failures: false, ..services.clone() };
-            let mut layout = Layout::open(&subject, &services, &folder).await?;
+            let mut layout = Layout::open(&subject, &services, settings.participants(mode), &folder).await?;
             let plan = Plan {
                 kill: *kill,
                 victim: victim(&subject)?,

@@ -8,7 +8,7 @@ use pavane_core::definition::Mode;
 use serde::Serialize;
 
 use super::client::{Client, End, Seen};
-use super::layout::Layout;
+use super::layout::{Layout, Member};
 use super::subject::Subject;
 use crate::measure::load;
 
@@ -29,9 +29,9 @@ const BACK: f64 = 1.1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kill {
-    /// A service's process.
+    /// A service's process, and that of its participant if it has one of its own.
     Service,
-    /// The engine's process; with it, today, all participants.
+    /// The engine's process: with it the bus, and all participants that are in it.
     Engine,
 }
 
@@ -145,17 +145,22 @@ pub(crate) async fn run(
     let load =
         tokio::spawn(async move { load::open(rate, count, |number, due| client.clone().one(number, due)).await });
     tokio::time::sleep_until((began + Duration::from_secs_f64(before)).into()).await;
-    let member = match plan.kill {
-        Kill::Engine => layout.pavane.first_mut(),
-        Kill::Service => layout.services.iter_mut().find(|service| service.name == plan.victim),
+    let mut members: Vec<&mut Member> = match plan.kill {
+        Kill::Engine => layout.pavane.iter_mut().take(1).collect(),
+        Kill::Service => layout.beside(&plan.victim),
     };
-    let member = member.ok_or_else(|| format!("there is no service {} to kill", plan.victim))?;
-    let victim = member.name.clone();
+    let first = members.first().ok_or_else(|| format!("there is no service {} to kill", plan.victim))?;
+    let victim = first.name.clone();
     let killed = Instant::now();
-    member.kill()?;
+    for member in &mut members {
+        member.kill()?;
+    }
     tokio::time::sleep_until((killed + plan.down).into()).await;
     let restarted = Instant::now();
-    let ready = member.restart().await?;
+    let mut ready = restarted;
+    for member in members {
+        ready = member.restart().await?;
+    }
     let (seen, _) = load.await.map_err(|e| e.to_string())??;
     let after = |moment: Instant| match moment.checked_duration_since(killed) {
         Some(after) => after.as_secs_f64(),

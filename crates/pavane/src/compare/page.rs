@@ -9,7 +9,7 @@ use super::coupling::Knows;
 use super::measures::{AtRate, Costs};
 use super::outage::Outage;
 use super::plot::{Series, lines, timeline};
-use super::{Figures, Report};
+use super::{Figures, Participants, Report};
 
 const STYLE: &str = ":root{color-scheme:light dark;--bg:#fff;--fg:#1c1c1c;--soft:#667;--line:#ccd;--box:#f3f6fa;\
 --o:#0072b2;--c:#c25500;--bad:#8b1a4a}\
@@ -89,12 +89,30 @@ fn compared(report: &Report) -> String {
         ("seed", settings.seed.to_string()),
         ("load", format!("{:?} instances/s, {} s each", settings.rates_per_s, settings.seconds)),
         ("service time", format!("{} ms", settings.service_time_ms)),
+        ("outages", format!(
+            "under {} instances/s, {} s between kill and restart; an instance is on time within {} s",
+            settings.outage_rate_per_s, settings.down_s, settings.objective_s
+        )),
+        ("thresholds", format!(
+            "p99 within {} ms; figures apart by less than {} % count as alike",
+            settings.thresholds.p99_ms, settings.thresholds.alike_percent
+        )),
         ("answered by", report.answered_by.to_owned()),
-        ("layout", "one server process holding the engine and all participants; one process for each service".into()),
+        ("layout", match settings.participants {
+            Participants::Here => "one server process with the engine and all participants; one process for each service",
+            Participants::Processes => {
+                "one process for each service; orchestrated, one server process; choreographed, one with the engine and the \
+                 bus, and one for each participant, which is killed with its service"
+            }
+        }
+        .into()),
     ];
     let rows = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]);
     "<h2>What was compared</h2>".to_owned() + &table(&["what", "value"], rows)
 }
+
+/// The curve of percentiles ends here: behind it are single instances.
+const MOST_NINES: f64 = 0.999;
 
 fn latency(modes: &[Figures]) -> String {
     let series = |x: fn(&AtRate) -> f64, y: fn(&AtRate) -> f64| {
@@ -105,6 +123,17 @@ fn latency(modes: &[Figures]) -> String {
     let p50 = lines("p50, ms (log)", "offered, instances/s", true, &series(rate, |at| at.latency_ms.p50));
     let p99 = lines("p99, ms (log)", "offered, instances/s", true, &series(rate, |at| at.latency_ms.p99));
     let ended = lines("ended, instances/s", "offered, instances/s", false, &series(rate, |at| at.ended_per_s));
+    let spectrum = |figures: &Figures| {
+        let spectrum = figures.rates.last().into_iter().flat_map(|at| &at.latency_ms.spectrum);
+        // Rounded, so that three nines are 3 and not a little more.
+        let nines =
+            spectrum.filter(|(q, _)| *q <= MOST_NINES).map(|(q, ms)| ((-(1.0 - q).log10() * 1e6).round() / 1e6, *ms));
+        Series { mode: figures.mode, points: nines.collect() }
+    };
+    let highest = modes.iter().filter_map(|figures| figures.rates.last()).map(rate).fold(0.0, f64::max);
+    let title = format!("latency, ms (log), at {} instances/s", number(highest));
+    let spectrum: Vec<Series> = modes.iter().map(spectrum).collect();
+    let percentiles = lines(&title, "nines: 1 is p90, 2 is p99, 3 is p99.9", true, &spectrum);
     let rows = modes.iter().flat_map(|figures| {
         figures.rates.iter().map(|at| {
             let l = &at.latency_ms;
@@ -124,7 +153,7 @@ fn latency(modes: &[Figures]) -> String {
     });
     let throughput = table(&["mode", "in flight", "instances/s", "p99 ms"], rows);
     format!(
-        "<h2>Latency against offered rate</h2><div class=\"row\">{p50}{p99}{ended}</div><h3>Distribution at each rate</h3>\
+        "<h2>Latency against offered rate</h2><div class=\"row\">{p50}{p99}{percentiles}{ended}</div><h3>Distribution at each rate</h3>\
          {distribution}<h2>Throughput</h2>{throughput}"
     )
 }

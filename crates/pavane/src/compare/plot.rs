@@ -38,8 +38,10 @@ pub(super) fn lines(title: &str, below: &str, log: bool, series: &[Series]) -> S
         let label = number(if log { 10f64.powf(at) } else { at });
         grid(&mut svg, y(at), WIDTH, &label);
     }
-    for step in 0..=4 {
-        let at = right * f64::from(step) / 4.0;
+    // A whole number for each line where there are few.
+    let columns = if right.fract() == 0.0 && right <= 6.0 { right as u32 } else { 4 };
+    for step in 0..=columns {
+        let at = right * f64::from(step) / f64::from(columns);
         let _ = write!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",

@@ -121,7 +121,12 @@ impl Served {
     }
 
     /// A server from a process that is starting.
-    pub async fn of(mut process: Process) -> Served {
+    pub async fn of(process: Process) -> Served {
+        Served::told(process).await.0
+    }
+
+    /// A server from a process that is starting, and the line that says where it is.
+    pub async fn told(mut process: Process) -> (Served, String) {
         let line = process.line("http://").await;
         let url = line[line.find("http://").expect("it is there")..]
             .split([' ', ';'])
@@ -129,7 +134,7 @@ impl Served {
             .map(|url| url.trim_end_matches(';').to_owned())
             .expect("an address");
         let http = Server::new(&url);
-        Served { process, url, http }
+        (Served { process, url, http }, line)
     }
 
     /// Asks with a method, a path, headers and a body.
