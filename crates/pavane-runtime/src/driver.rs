@@ -25,7 +25,7 @@ use pavane_store::{Commit, Due, Outgoing, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::effects::Context;
+use crate::effects::{Context, Performed};
 use crate::{Engine, Error, Started, now, replay};
 
 /// Batches handed to the store and not back yet: one is written while the next is filled.
@@ -78,7 +78,7 @@ pub(crate) enum Message {
 /// What comes back to a driver from work it began. Bounded by what it may begin.
 enum Back {
     Committed { batch: Vec<Continuation>, result: Result<(), pavane_store::Error> },
-    Outcome { id: String, call: CallId, outcome: Outcome },
+    Outcome { id: String, call: CallId, performed: Performed },
     ChildStarted { id: String, call: CallId, wait: bool, result: Result<(), Problem> },
     Loaded { id: String, result: Result<Found, Error> },
     Due(Result<Vec<(String, Due)>, Error>),
@@ -511,11 +511,11 @@ impl Driver {
                     self.committed(continuation);
                 }
             }
-            Back::Outcome { id, call, outcome } => {
+            Back::Outcome { id, call, performed: Performed { outcome, held } } => {
                 if let Some(active) = self.active.get_mut(&id) {
                     active.in_flight.remove(&call);
                     let outcome = active.corrected(call, outcome);
-                    self.outcome(&id, Command::Outcome { call, outcome });
+                    self.outcome(&id, Command::Outcome { call, outcome, held });
                 }
             }
             Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
@@ -628,8 +628,8 @@ impl Driver {
         }
         tokio::spawn(async move {
             let call_id = call.id;
-            let outcome = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
-            let _ = back.send(Back::Outcome { id, call: call_id, outcome });
+            let performed = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
+            let _ = back.send(Back::Outcome { id, call: call_id, performed });
         });
     }
 

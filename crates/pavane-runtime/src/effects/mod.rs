@@ -1,5 +1,6 @@
 //! Performing what the machine asks for. One file per protocol.
 
+mod gate;
 mod http;
 mod network;
 mod openapi;
@@ -8,10 +9,10 @@ mod secrets;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use http::Network;
+pub use http::{Network, Traffic};
 pub use network::NetworkOptions;
 use pavane_core::Value;
-use pavane_core::engine::{Call, Outcome};
+use pavane_core::engine::{Call, Held, Outcome};
 
 /// A future of an effect.
 pub type Performing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -23,10 +24,25 @@ pub struct Context {
     pub instance: String,
 }
 
+/// What came of a call.
+#[derive(Clone, Debug)]
+pub struct Performed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it waited for before it was sent, when that was long enough to tell.
+    pub held: Option<Held>,
+}
+
+impl From<Outcome> for Performed {
+    fn from(outcome: Outcome) -> Performed {
+        Performed { outcome, held: None }
+    }
+}
+
 /// The outside world, as the driver sees it.
 pub trait Effects: Send + Sync + std::fmt::Debug {
     /// Makes a call and maps whatever happens to an outcome. Never fails otherwise. Ends by the call's deadline.
-    fn call(&self, context: Context, call: Call) -> Performing<Outcome>;
+    fn call(&self, context: Context, call: Call) -> Performing<Performed>;
 
     /// Fetches a JSON or YAML document (schemas, at deploy time).
     fn fetch(&self, uri: String) -> Performing<Result<Value, String>>;

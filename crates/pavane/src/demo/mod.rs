@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use pavane_core::definition::Mode;
-use pavane_runtime::services::{Idempotency, Limits, ServiceSettings};
+use pavane_runtime::services::{Idempotency, ServiceSettings};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -150,10 +150,8 @@ fn config(folder: &std::path::Path, addresses: &[SocketAddr; 5]) -> Config {
         .map(|(name, address)| {
             let settings = ServiceSettings {
                 url: Some(format!("http://{address}")),
-                urls: Vec::new(),
                 idempotency: Idempotency::Key,
-                timeout: None,
-                limits: Limits::default(),
+                ..ServiceSettings::default()
             };
             ((*name).to_owned(), settings)
         })
