@@ -78,16 +78,17 @@ pub struct Pass {
 pub enum Reason {
     /// The breaker is open, or its trial calls are on their way.
     Breaker,
+    /// Retries have used up their budget.
+    Retries,
     /// The rate.
     Rate,
     /// As many calls are in flight as may be.
     InFlight,
-    /// Retries have used up their budget.
-    Retries,
 }
 
 impl Reason {
-    const ALL: [Reason; 4] = [Reason::Breaker, Reason::Rate, Reason::InFlight, Reason::Retries];
+    /// All of them, in the order in which they are asked for.
+    pub const ALL: [Reason; 4] = [Reason::Breaker, Reason::Retries, Reason::Rate, Reason::InFlight];
 
     /// `breaker`, `rate`, `in_flight` or `retries`.
     pub fn as_str(self) -> &'static str {

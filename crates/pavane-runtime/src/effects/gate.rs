@@ -32,6 +32,8 @@ struct State {
     waiting: HashMap<Ticket, oneshot::Sender<Result<Turn, Refused>>>,
     /// Until when the pacer sleeps; none when there is no pacer.
     paced: Option<Option<Duration>>,
+    /// The process stops: nobody passes any more.
+    closed: bool,
 }
 
 /// Why a call may not go.
@@ -41,6 +43,8 @@ pub(super) enum Refused {
     Late(Held),
     /// As many wait as may.
     Full,
+    /// The process stops.
+    Closed,
 }
 
 /// A call's turn: it holds a place until it is dropped or [ended](Turn::end).
@@ -58,7 +62,7 @@ struct Waiter {
 
 impl Gate {
     pub fn new(settings: GateSettings) -> Gate {
-        let state = State { policy: policy::Gate::new(settings), waiting: HashMap::new(), paced: None };
+        let state = State { policy: policy::Gate::new(settings), waiting: HashMap::new(), paced: None, closed: false };
         Gate(Arc::new(Inner { started: Instant::now(), state: Mutex::new(state), sooner: Notify::new() }))
     }
 
@@ -66,6 +70,9 @@ impl Gate {
     pub async fn enter(&self, flow: &str, retry: bool, until: Instant) -> Result<Turn, Refused> {
         let (waiter, turn) = {
             let mut state = self.state();
+            if state.closed {
+                return Err(Refused::Closed);
+            }
             let arrival = Arrival { flow: flow.into(), retry, until: self.at(until) };
             let ticket = match state.policy.enter(self.now(), arrival) {
                 Entry::Passed(pass) => return Ok(self.turn(pass)),
@@ -83,6 +90,18 @@ impl Gate {
         drop(waiter);
         // The sender is dropped only when the ticket is taken out by the one who holds it.
         turn.unwrap_or(Err(Refused::Late(Held::default())))
+    }
+
+    /// Lets nobody pass any more; who waits is told so.
+    pub fn close(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.closed = true;
+            let (now, waiting) = (self.now(), std::mem::take(&mut state.waiting));
+            waiting.keys().for_each(|ticket| state.policy.leave(now, *ticket));
+            waiting
+        };
+        tell(waiting.into_values().map(|sender| (Some(sender), Err(Refused::Closed))).collect());
     }
 
     /// How it stands, and for how much longer its breaker is open.

@@ -104,6 +104,14 @@ pub(super) struct NoAnswer {
     verdict: Verdict,
 }
 
+/// Why a call was not sent.
+enum Unsent {
+    /// For this, having waited for that.
+    For(Problem, Option<Held>),
+    /// The process stops.
+    Stopping,
+}
+
 /// What is on its way to a service, and what waits for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic<'n> {
@@ -161,21 +169,35 @@ impl Network {
         self.0.gates.get(service).map_or(0, |gate| gate.waiting_of(instance))
     }
 
-    async fn perform(&self, context: Context, call: Call) -> Performed {
+    /// Sends nothing more to services: what waits at their gates is left to the next process. Calls in flight may end.
+    pub fn drain(&self) {
+        self.0.gates.values().for_each(Gate::close);
+    }
+
+    async fn perform(&self, context: Context, call: Call) -> Option<Performed> {
         let now = crate::now();
         let left = call.deadline.map(|at| Duration::from_millis(u64::try_from(at.since(now)).unwrap_or(0)));
         let due = left.map(|left| Instant::now() + left);
         let not_sent = |problem| Outcome::Failure { problem, certainty: Certainty::NotSent };
         let request = match self.resolve(&call.request, due).await {
             Ok(request) => request,
-            Err(problem) => return not_sent(problem).into(),
+            Err(problem) => return Some(not_sent(problem).into()),
         };
         let service = self.service(&request.uri);
         let what = || format!("{} {}", request.method, request.uri);
         let entering = self.enter(service.as_deref(), &context.instance, call.attempt > 1, due, what);
-        let turn = match entering.await {
+        let turn = tokio::select! {
+            biased;
+            turn = entering => turn,
+            () = context.withdrawn.notified() => {
+                let why = format!("{} was not sent: nobody waits for its answer any more", what());
+                Err(Unsent::For(Kind::Communication.problem(why), None))
+            }
+        };
+        let turn = match turn {
             Ok(turn) => turn,
-            Err((problem, held)) => return Performed { outcome: not_sent(problem), held },
+            Err(Unsent::For(problem, held)) => return Some(Performed { outcome: not_sent(problem), held }),
+            Err(Unsent::Stopping) => return None,
         };
         let held = turn.as_ref().and_then(|turn| told(service.as_deref(), turn.held()));
         let limit = service.as_ref().and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
@@ -189,7 +211,7 @@ impl Network {
             Ok(answer) => outcome(&request, answer),
             Err(NoAnswer { problem, certainty, .. }) => Outcome::Failure { problem, certainty },
         };
-        Performed { outcome, held }
+        Some(Performed { outcome, held })
     }
 
     /// The service that a URI names.
@@ -206,7 +228,7 @@ impl Network {
         retry: bool,
         due: Option<Instant>,
         what: impl Fn() -> String,
-    ) -> Result<Option<Turn>, (Problem, Option<Held>)> {
+    ) -> Result<Option<Turn>, Unsent> {
         let Some((service, gate)) = service.and_then(|s| Some((s, self.0.gates.get(&s.name)?))) else {
             return Ok(None);
         };
@@ -224,12 +246,13 @@ impl Network {
                     let why = reasons.collect::<Vec<_>>().join(", ");
                     let text =
                         format!("{} (service {name}) was not sent: {whose} came before its turn ({why})", what());
-                    (Kind::Timeout.problem(text), told(Some(service), held))
+                    Unsent::For(Kind::Timeout.problem(text), told(Some(service), held))
                 }
                 Refused::Full => {
                     let text = format!("{} (service {name}) was not sent: too many calls wait for {name}", what());
-                    (Problem { status: 503, ..Kind::Communication.problem(text) }, None)
+                    Unsent::For(Problem { status: 503, ..Kind::Communication.problem(text) }, None)
                 }
+                Refused::Closed => Unsent::Stopping,
             }
         })
     }
@@ -409,7 +432,10 @@ impl Network {
             let service = self.service(uri);
             let due = due.unwrap_or_else(|| Instant::now() + self.0.options.call_timeout);
             let entering = self.enter(service.as_deref(), uri, false, Some(due), || format!("GET {uri}"));
-            let turn = entering.await.map_err(|(problem, _)| problem)?;
+            let turn = entering.await.map_err(|unsent| match unsent {
+                Unsent::For(problem, _) => problem,
+                Unsent::Stopping => communication(format!("{uri} is not fetched: the process stops")),
+            })?;
             let deadline = due.min(Instant::now() + self.0.options.call_timeout);
             let result = self.exchange(&opened, HeaderMap::new(), service.as_deref(), deadline).await;
             turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
@@ -428,7 +454,7 @@ impl Network {
 }
 
 impl Effects for Network {
-    fn call(&self, context: Context, call: Call) -> Performing<Performed> {
+    fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>> {
         let network = self.clone();
         Box::pin(async move { network.perform(context, call).await })
     }

@@ -189,12 +189,12 @@ pub fn script() -> (Arc<Script>, mpsc::UnboundedReceiver<Made>) {
 }
 
 impl Effects for Script {
-    fn call(&self, context: Context, call: Call) -> Performing<Performed> {
+    fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>> {
         let (answer, outcome) = oneshot::channel();
         let _ = self.0.send(Made { context, call, answer });
         Box::pin(async move {
             match outcome.await {
-                Ok(outcome) => outcome.into(),
+                Ok(outcome) => Some(outcome.into()),
                 Err(_) => std::future::pending().await,
             }
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pavane_core::engine::{Certainty, Held};
 use pavane_core::policy::{BreakerState, Reason, Standing};
-use pavane_runtime::effects::{Effects, Network, Performed};
+use pavane_runtime::effects::{Context, Effects, Network, Performed};
 use pavane_runtime::services::{Limits, Services};
 use tokio::task::JoinSet;
 
@@ -234,6 +234,29 @@ async fn a_call_that_is_dropped_gives_its_place_back_wherever_it_is() {
     server.gate.notify_one();
     assert_eq!(last.await.unwrap(), "1");
     assert_eq!((standing(&network).in_flight, standing(&network).waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_or_left_to_the_next_process_is_not_sent() {
+    let (server, _) = moody().await;
+    let open = r#"{"breaker": {"min_calls": 1, "open_for": "1h"}}"#;
+    let network = network(&[("shop", settings(server.url(""), open))]);
+    failure(shop(&network, "1").await.outcome);
+    let start = |context: Context| {
+        let network = network.clone();
+        let call = call(Request::Http(post("http://shop/x", "{}")));
+        tokio::spawn(async move { network.call(context, call).await })
+    };
+    let context = Context { instance: "2".into(), ..Context::default() };
+    let unwanted = start(context.clone());
+    let next = start(Context { instance: "3".into(), ..Context::default() });
+    until("both wait", || standing(&network).waiting == 2).await;
+    context.withdrawn.notify_one();
+    let (_, _, detail, certainty) = failure(unwanted.await.unwrap().unwrap().outcome);
+    assert!(certainty == Certainty::NotSent && detail.contains("nobody waits"), "{detail}");
+    network.drain();
+    assert!(next.await.unwrap().is_none() && start(Context::default()).await.unwrap().is_none());
+    assert_eq!((server.received().len(), standing(&network).waiting), (1, 0));
 }
 
 #[tokio::test]

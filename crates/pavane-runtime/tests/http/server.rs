@@ -234,7 +234,7 @@ pub async fn perform(network: &Network, call: Call) -> Outcome {
 }
 
 pub async fn performed(network: &Network, instance: &str, call: Call) -> Performed {
-    network.call(Context { instance: instance.into() }, call).await
+    network.call(Context { instance: instance.into(), ..Context::default() }, call).await.unwrap()
 }
 
 pub async fn send(network: &Network, request: HttpRequest) -> Outcome {

@@ -8,6 +8,7 @@ mod instances;
 mod letters;
 mod metrics;
 mod problem;
+mod services;
 mod stuck;
 mod workflows;
 
@@ -17,10 +18,8 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use crate::server::Running;
 use problem::ApiError;
@@ -80,7 +79,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/events/stream", get(instances::stream))
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
-        .route("/api/v1/services", get(services))
+        .route("/api/v1/services", get(services::list))
+        .route("/api/v1/services/{name}/load", get(services::load))
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -107,26 +107,4 @@ async fn ready(api: Shared) -> Result<&'static str, ApiError> {
         true => Ok("ready\n"),
         false => Err(pavane_runtime::Error::Stopping.into()),
     }
-}
-
-async fn services(api: Shared) -> Response {
-    let services: Vec<_> = api
-        .running
-        .network
-        .options()
-        .services
-        .iter()
-        .map(|service| {
-            let settings = &service.settings;
-            let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
-            json!({
-                "name": service.name,
-                "urls": urls,
-                "idempotency": format!("{:?}", settings.idempotency).to_lowercase(),
-                "timeout_ms": settings.timeout.map(|t| t.as_millis() as u64),
-                "max_in_flight": settings.limits.in_flight,
-            })
-        })
-        .collect();
-    axum::Json(json!({ "services": services })).into_response()
 }

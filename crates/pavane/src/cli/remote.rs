@@ -344,10 +344,22 @@ impl ServicesOf {
             print_json(&body);
             return Ok(OK);
         }
-        println!("{:<20}  {:<11}  URLS", "SERVICE", "IDEMPOTENCY");
+        println!(
+            "{:<20}  {:<9}  {:>11}  {:>7}  {:>5}  {:<11}  URLS",
+            "SERVICE", "BREAKER", "IN FLIGHT", "WAITING", "USED", "IDEMPOTENCY"
+        );
         for service in body["services"].as_array().into_iter().flatten() {
             let urls: Vec<&str> = service["urls"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            println!("{:<20}  {:<11}  {}", word(&service["name"]), word(&service["idempotency"]), urls.join(", "));
+            println!(
+                "{:<20}  {:<9}  {:>11}  {:>7}  {:>4.0}%  {:<11}  {}",
+                word(&service["name"]),
+                service["breaker"].as_str().unwrap_or("none"),
+                format!("{}/{}", service["in_flight"], service["max_in_flight"]),
+                service["waiting"].to_string(),
+                service["utilisation"].as_f64().unwrap_or_default() * 100.0,
+                word(&service["idempotency"]),
+                urls.join(", ")
+            );
         }
         Ok(OK)
     }
