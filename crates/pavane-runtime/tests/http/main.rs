@@ -4,6 +4,7 @@
 mod burst;
 mod certainty;
 mod gate;
+mod held;
 mod openapi;
 mod server;
 
