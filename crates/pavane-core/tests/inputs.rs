@@ -7,7 +7,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use pavane_core::definition::read;
-use pavane_core::engine::{CallId, Certainty, Command, Event, Host, Input, Outcome, Start, State, decide, lifecycle};
+use pavane_core::engine::{
+    CallId, Certainty, Command, Event, Held, Host, Input, Outcome, Start, State, decide, lifecycle,
+};
 use pavane_core::event::CloudEvent;
 use pavane_core::problem::Kind;
 use pavane_core::program::{Program, Resources};
@@ -173,6 +175,11 @@ enum Any {
     Later(u32),
 }
 
+/// Every other call has waited before it was sent.
+fn held(call: u32) -> Option<Held> {
+    call.is_multiple_of(2).then(|| Held { service: "s".into(), breaker: 1_500, in_flight: 20, ..Held::default() })
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => data().prop_map(|d| Outcome::Success(Value::from(&d))),
@@ -191,7 +198,7 @@ fn any_input() -> impl Strategy<Value = Any> {
     });
     prop_oneof![
         8 => (any::<prop::sample::Index>(), outcome()).prop_map(|(which, outcome)| Any::Answer(which, outcome)),
-        2 => (0..20_u32, outcome()).prop_map(|(call, outcome)| Any::Command(Command::Outcome { call: CallId(call), outcome })),
+        2 => (0..20_u32, outcome()).prop_map(|(call, outcome)| Any::Command(Command::Outcome { call: CallId(call), outcome, held: held(call) })),
         1 => (0..20_u32, data()).prop_map(|(call, d)| Any::Command(Command::Child { call: CallId(call), result: Ok(Value::from(&d)) })),
         1 => (0..20_u32).prop_map(|call| Any::Command(Command::Child { call: CallId(call), result: Err(Kind::Runtime.problem("broke")) })),
         4 => event,
@@ -220,14 +227,18 @@ fn command(state: &State, input: &Any, now: &mut Timestamp) -> Command {
         Any::Answer(which, outcome) => {
             let effects = state.outstanding();
             if effects.is_empty() {
-                return Command::Outcome { call: CallId(0), outcome: outcome.clone() };
+                return Command::Outcome { call: CallId(0), outcome: outcome.clone(), held: None };
             }
             let effect = which.get(&effects);
             match (effect, outcome) {
                 (pavane_core::engine::Effect::StartChild { call, .. }, Outcome::Success(output)) => {
                     Command::Child { call: *call, result: Ok(output.clone()) }
                 }
-                _ => Command::Outcome { call: effect.call_id(), outcome: outcome.clone() },
+                _ => Command::Outcome {
+                    call: effect.call_id(),
+                    outcome: outcome.clone(),
+                    held: held(effect.call_id().0),
+                },
             }
         }
     }

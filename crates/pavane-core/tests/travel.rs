@@ -71,9 +71,10 @@ fn a_step_and_the_outcome_it_waited_for_are_one_entry_and_replay_as_two() {
     let step = s.take(1, message(&token));
     assert!(step.may_wait(&program, &s.state));
     let [Effect::Call(call)] = &s.state.outstanding()[..] else { panic!("{:?}", s.state) };
-    let late = Command::Outcome { call: pavane_core::engine::CallId(7), outcome: Outcome::Success(Value::NULL) };
+    let late =
+        Command::Outcome { call: pavane_core::engine::CallId(7), outcome: Outcome::Success(Value::NULL), held: None };
     let (step, _) = decide_on(&program, &s.host, &mut s.state, step, input(2, late)).unwrap_err();
-    let outcome = Command::Outcome { call: call.id, outcome: Outcome::Success(Value::NULL) };
+    let outcome = Command::Outcome { call: call.id, outcome: Outcome::Success(Value::NULL), held: None };
     let step = decide_on(&program, &s.host, &mut s.state, *step, input(3, outcome)).unwrap();
     assert_eq!((step.entry.seq, step.tasks.len(), step.send.len()), (1, 2, 1));
     assert_eq!((&*step.entry.subject, &*step.entry.event_type), ("/do/0/a/do/0/b", "message.received"));

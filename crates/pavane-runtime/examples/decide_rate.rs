@@ -40,7 +40,7 @@ fn order(program: &Program, host: &Host, number: usize) -> usize {
     let mut bytes = step(program, host, &mut state, Command::Start(start));
     while let Some(Effect::Call(call)) = state.outstanding().into_iter().next() {
         let outcome = Outcome::Success(Value::parse(ANSWER).expect("the answer is JSON"));
-        bytes += step(program, host, &mut state, Command::Outcome { call: call.id, outcome });
+        bytes += step(program, host, &mut state, Command::Outcome { call: call.id, outcome, held: None });
     }
     bytes
 }

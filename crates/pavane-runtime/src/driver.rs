@@ -22,10 +22,10 @@ use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
 use pavane_store::{Commit, Due, Outgoing, Store};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::effects::Context;
+use crate::effects::{Context, Performed};
 use crate::{Engine, Error, Started, now, replay};
 
 /// Batches handed to the store and not back yet: one is written while the next is filled.
@@ -77,10 +77,26 @@ pub(crate) enum Message {
 
 /// What comes back to a driver from work it began. Bounded by what it may begin.
 enum Back {
-    Committed { batch: Vec<Continuation>, result: Result<(), pavane_store::Error> },
-    Outcome { id: String, call: CallId, outcome: Outcome },
-    ChildStarted { id: String, call: CallId, wait: bool, result: Result<(), Problem> },
-    Loaded { id: String, result: Result<Found, Error> },
+    Committed {
+        batch: Vec<Continuation>,
+        result: Result<(), pavane_store::Error>,
+    },
+    /// Nothing was performed when the process stops.
+    Outcome {
+        id: String,
+        call: CallId,
+        performed: Option<Performed>,
+    },
+    ChildStarted {
+        id: String,
+        call: CallId,
+        wait: bool,
+        result: Result<(), Problem>,
+    },
+    Loaded {
+        id: String,
+        result: Result<Found, Error>,
+    },
     Due(Result<Vec<(String, Due)>, Error>),
 }
 
@@ -125,7 +141,8 @@ type Refused = (Rejected, Option<Box<Step>>);
 
 /// An effect that was begun.
 enum Begun {
-    Call,
+    /// A call, and how it is withdrawn.
+    Call(Arc<Notify>),
     /// A sub-workflow; its id when somebody waits for its end.
     Child(Option<String>),
 }
@@ -260,7 +277,7 @@ impl Driver {
         let Some(until) = self.stop else { return false };
         let idle = self.batch.is_empty() && self.batches == 0 && self.hops.is_empty();
         // Sub-workflows go on after a restart, as everything that only waits does.
-        let is_call = |begun: &Begun| matches!(begun, Begun::Call);
+        let is_call = |begun: &Begun| matches!(begun, Begun::Call(_));
         let calls = self.active.values().any(|active| active.in_flight.values().any(is_call));
         idle && (!calls || Instant::now() >= until)
     }
@@ -511,11 +528,12 @@ impl Driver {
                     self.committed(continuation);
                 }
             }
-            Back::Outcome { id, call, outcome } => {
+            Back::Outcome { id, call, performed } => {
                 if let Some(active) = self.active.get_mut(&id) {
                     active.in_flight.remove(&call);
+                    let Some(Performed { outcome, held }) = performed else { return Ok(()) };
                     let outcome = active.corrected(call, outcome);
-                    self.outcome(&id, Command::Outcome { call, outcome });
+                    self.outcome(&id, Command::Outcome { call, outcome, held });
                 }
             }
             Back::ChildStarted { id, call, wait, result } => self.child_started(&id, call, wait, result),
@@ -600,36 +618,45 @@ impl Driver {
                 continue;
             }
             let begun = match &effect {
-                Effect::Call(_) => Begun::Call,
+                Effect::Call(_) => Begun::Call(Arc::default()),
                 Effect::StartChild { child, .. } => Begun::Child(child.wait.then(|| child.id.clone())),
             };
+            let withdrawn = if let Begun::Call(withdrawn) = &begun { withdrawn.clone() } else { Arc::default() };
             active.in_flight.insert(call, begun);
-            begin.push(effect);
+            begin.push((effect, withdrawn));
+        }
+        for call in active.state.unwanted() {
+            if let Some(Begun::Call(withdrawn)) = active.in_flight.get(&call) {
+                withdrawn.notify_one();
+            }
         }
         let correlation = active.state.correlation_id().to_owned();
         for begun in gone {
-            if let Begun::Child(Some(child)) = begun {
-                self.cancel(child);
+            match begun {
+                Begun::Child(Some(child)) => self.cancel(child),
+                Begun::Child(None) => {}
+                // What has been given up, and perhaps undone, must not be sent after that.
+                Begun::Call(withdrawn) => withdrawn.notify_one(),
             }
         }
-        for effect in begin {
+        for (effect, withdrawn) in begin {
             match effect {
-                Effect::Call(call) => self.call(id, call),
+                Effect::Call(call) => self.call(Context { instance: id.to_owned(), withdrawn }, call),
                 Effect::StartChild { call, child } => self.start_child(id, call, child, correlation.clone()),
             }
         }
     }
 
-    fn call(&self, id: &str, call: pavane_core::engine::Call) {
-        let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
+    fn call(&self, context: Context, call: pavane_core::engine::Call) {
+        let (engine, back) = (self.engine.clone(), self.back_sender.clone());
         engine.shared.tally.calls.fetch_add(1, Ordering::Relaxed);
         if call.attempt > 1 {
             engine.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
         }
         tokio::spawn(async move {
-            let call_id = call.id;
-            let outcome = engine.shared.effects.call(Context { instance: id.clone() }, call).await;
-            let _ = back.send(Back::Outcome { id, call: call_id, outcome });
+            let (id, call_id) = (context.instance.clone(), call.id);
+            let performed = engine.shared.effects.call(context, call).await;
+            let _ = back.send(Back::Outcome { id, call: call_id, performed });
         });
     }
 

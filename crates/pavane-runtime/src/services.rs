@@ -5,9 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pavane_core::policy::{BreakerSettings, GateSettings, Rate, RetrySettings};
 use serde::Deserialize;
 use serde::de::Error as _;
-use tokio::sync::Semaphore;
+
+/// How long a call without a deadline of its own waits for its turn at most: longer than most outages and most bursts,
+/// and shorter than it takes until nobody remembers why.
+const WAIT: Duration = Duration::from_secs(3_600);
+
+/// Calls that may wait for one service. Each belongs to an instance in memory; more than this are a flood whose end
+/// would wait for hours.
+const MAX_WAITING: usize = 500_000;
 
 /// Services by the host of a call's endpoint: `http://payment/charges` goes to the service `payment`.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +29,12 @@ pub struct Service {
     /// Its settings.
     pub settings: ServiceSettings,
     next: AtomicUsize,
-    /// Calls that may be in flight to it.
-    pub(crate) in_flight: Option<Semaphore>,
+    /// Host and port of each of its URLs.
+    authorities: Vec<String>,
 }
 
 /// Settings of a service in the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSettings {
     /// Base URL; its path stands before that of each endpoint.
@@ -38,12 +46,18 @@ pub struct ServiceSettings {
     /// Whether the service honours `Idempotency-Key`.
     #[serde(default)]
     pub idempotency: Idempotency,
-    /// The longest a call may take when the task sets no shorter one.
+    /// The longest a call may take once it is sent, when the task sets no shorter one.
     #[serde(default, deserialize_with = "duration")]
     pub timeout: Option<Duration>,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
+    /// Breaker; none when absent.
+    #[serde(default)]
+    pub breaker: Option<BreakerConfig>,
+    /// How many of the calls may be retries; any when absent.
+    #[serde(default)]
+    pub retries: Option<RetriesConfig>,
     /// Which process its participant is in.
     #[serde(default)]
     pub participant: Place,
@@ -52,14 +66,7 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// A service at one URL, all else as it is when nothing is said.
     pub fn at(url: impl Into<String>) -> ServiceSettings {
-        ServiceSettings {
-            url: Some(url.into()),
-            urls: Vec::new(),
-            idempotency: Idempotency::default(),
-            timeout: None,
-            limits: Limits::default(),
-            participant: Place::default(),
-        }
+        ServiceSettings { url: Some(url.into()), ..ServiceSettings::default() }
     }
 }
 
@@ -91,9 +98,73 @@ pub enum Idempotency {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Calls in flight; further ones wait in order.
+    /// Calls in flight; further ones wait in order. `http.max_connections` for each of its URLs when absent.
     #[serde(default)]
     pub in_flight: Option<usize>,
+    /// Calls in time: `500/s`, `30/m`, `100/h`.
+    #[serde(default, deserialize_with = "rate")]
+    pub rate: Option<Rate>,
+    /// The longest a call without a deadline of its own waits for its turn.
+    #[serde(default, deserialize_with = "duration")]
+    pub wait: Option<Duration>,
+}
+
+/// The breaker of a service; [`BreakerSettings`] says what each means.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerConfig {
+    failure_rate: f64,
+    #[serde(deserialize_with = "span")]
+    window: Duration,
+    min_calls: u32,
+    #[serde(deserialize_with = "span")]
+    open_for: Duration,
+    half_open_calls: u32,
+    #[serde(deserialize_with = "duration")]
+    slow: Option<Duration>,
+    slow_rate: f64,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> BreakerConfig {
+        BreakerSettings::default().into()
+    }
+}
+
+impl From<BreakerSettings> for BreakerConfig {
+    fn from(settings: BreakerSettings) -> BreakerConfig {
+        let BreakerSettings { failure_rate, window, min_calls, open_for, half_open_calls, slow, slow_rate } = settings;
+        BreakerConfig { failure_rate, window, min_calls, open_for, half_open_calls, slow, slow_rate }
+    }
+}
+
+impl From<BreakerConfig> for BreakerSettings {
+    fn from(config: BreakerConfig) -> BreakerSettings {
+        let BreakerConfig { failure_rate, window, min_calls, open_for, half_open_calls, slow, slow_rate } = config;
+        BreakerSettings { failure_rate, window, min_calls, open_for, half_open_calls, slow, slow_rate }
+    }
+}
+
+/// The retry budget of a service; [`RetrySettings`] says what each means.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetriesConfig {
+    ratio: f64,
+    #[serde(deserialize_with = "some_rate")]
+    at_least: Rate,
+}
+
+impl Default for RetriesConfig {
+    fn default() -> RetriesConfig {
+        let RetrySettings { ratio, at_least } = RetrySettings::default();
+        RetriesConfig { ratio, at_least }
+    }
+}
+
+impl From<RetriesConfig> for RetrySettings {
+    fn from(config: RetriesConfig) -> RetrySettings {
+        RetrySettings { ratio: config.ratio, at_least: config.at_least }
+    }
 }
 
 impl Services {
@@ -113,7 +184,10 @@ impl Services {
             if urls.is_empty() {
                 problems.push(format!("services.{name}: `url` (or `urls`) is missing"));
             }
+            let mut authorities = Vec::new();
             for url in urls {
+                authorities
+                    .extend(url.parse::<http::Uri>().ok().and_then(|u| Some(u.authority()?.as_str().to_owned())));
                 let valid = url.parse::<http::Uri>().is_ok_and(|u| {
                     matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some() && u.query().is_none()
                 });
@@ -121,8 +195,14 @@ impl Services {
                     problems.push(format!("services.{name}: `{url}` is no base URL such as http://127.0.0.1:9002"));
                 }
             }
-            let in_flight = settings.limits.in_flight.map(|n| Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
-            let service = Service { name: name.clone(), settings, next: AtomicUsize::new(0), in_flight };
+            let breaker = settings.breaker.map(BreakerSettings::from).map(|b| b.problems()).unwrap_or_default();
+            let retries = settings.retries.map(RetrySettings::from).map(|r| r.problems()).unwrap_or_default();
+            for (section, (key, why)) in
+                breaker.into_iter().map(|p| ("breaker", p)).chain(retries.into_iter().map(|p| ("retries", p)))
+            {
+                problems.push(format!("services.{name}.{section}.{key}: {why}"));
+            }
+            let service = Service { name: name.clone(), settings, next: AtomicUsize::new(0), authorities };
             services.insert(name, Arc::new(service));
         }
         if problems.is_empty() { Ok(Services(services)) } else { Err(problems) }
@@ -140,6 +220,29 @@ impl Services {
 }
 
 impl Service {
+    /// What its gate lets through; `per_url` calls in flight for each of its URLs when it has no limit of its own.
+    pub(crate) fn gate(&self, per_url: usize) -> GateSettings {
+        let ServiceSettings { url, urls, limits, breaker, retries, .. } = &self.settings;
+        let default = per_url.saturating_mul(url.iter().chain(urls).count().max(1));
+        GateSettings {
+            in_flight: u32::try_from(limits.in_flight.unwrap_or(default)).unwrap_or(u32::MAX).max(1),
+            rate: limits.rate,
+            breaker: breaker.map(Into::into),
+            retries: retries.map(Into::into),
+            waiting: MAX_WAITING,
+        }
+    }
+
+    /// Whether a host and port are one of its URLs': its gate counts what is in flight there.
+    pub(crate) fn is_at(&self, authority: &str) -> bool {
+        self.authorities.iter().any(|own| own == authority)
+    }
+
+    /// How long a call without a deadline of its own waits for its turn.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.settings.limits.wait.unwrap_or(WAIT)
+    }
+
     /// The base URL whose turn it is, without a slash at its end.
     pub fn base(&self) -> &str {
         let urls: Vec<&String> = self.settings.url.iter().chain(&self.settings.urls).collect();
@@ -176,9 +279,51 @@ pub fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     parse_duration(&text).map(Some).map_err(D::Error::custom)
 }
 
+/// Reads a duration that has a default.
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(D::Error::custom)
+}
+
+/// `500/s`, `30/m`, `100/h`.
+///
+/// # Errors
+/// A sentence that says how to write it.
+pub fn parse_rate(text: &str) -> Result<Rate, String> {
+    let wrong = || format!("`{text}` is no rate: write for example 500/s, 30/m or 100/h");
+    let (calls, unit) = text.split_once('/').ok_or_else(wrong)?;
+    let calls: u32 = calls.trim().parse().map_err(|_| wrong())?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(wrong()),
+    };
+    if calls == 0 { Err(wrong()) } else { Ok(Rate { calls, per: Duration::from_secs(seconds) }) }
+}
+
+fn some_rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rate, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_rate(&text).map_err(D::Error::custom)
+}
+
+fn rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rate>, D::Error> {
+    some_rate(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, calls, seconds) in [("500/s", 500, 1), ("30/m", 30, 60), ("1 / h", 1, 3_600)] {
+            assert_eq!(parse_rate(text), Ok(Rate { calls, per: Duration::from_secs(seconds) }));
+        }
+        for text in ["500", "0/s", "1.5/s", "-1/s", "5/d", "/s", "99999999999/s"] {
+            assert!(parse_rate(text).unwrap_err().contains("no rate"), "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_units() {

@@ -386,7 +386,7 @@ impl World<'_> {
             }
             self.parts[self.p].asked.push(effect.call_id().0);
             let answer = match effect {
-                Effect::Call(call) => Command::Outcome { call: call.id, outcome: self.call(&call)? },
+                Effect::Call(call) => Command::Outcome { call: call.id, outcome: self.call(&call)?, held: None },
                 Effect::StartChild { call, child } => Command::Child { call, result: self.services.child(&child)? },
             };
             self.parts[self.p].answers.push(answer);
@@ -581,7 +581,7 @@ impl World<'_> {
 
     /// The key that an answer is for.
     fn answer_of(&self, command: &Command) -> Option<(String, Outcome)> {
-        let Command::Outcome { call, outcome } = command else { return None };
+        let Command::Outcome { call, outcome, .. } = command else { return None };
         self.parts[self.p].state.outstanding().into_iter().find_map(|effect| match effect {
             Effect::Call(owed) if owed.id == *call => Some((owed.key, outcome.clone())),
             _ => None,
@@ -596,7 +596,7 @@ impl World<'_> {
             {
                 self.parts[self.p].asked.push(call.id.0);
                 let outcome = self.call(&call)?;
-                self.parts[self.p].answers.push(Command::Outcome { call: call.id, outcome });
+                self.parts[self.p].answers.push(Command::Outcome { call: call.id, outcome, held: None });
             }
         }
         if !self.parts[self.p].journal.is_empty() && self.chance.percent(10) {

@@ -151,7 +151,11 @@ impl Model {
                     Some((_, effect)) => {
                         let answer =
                             if *effect { Outcome::Success(Value::NULL) } else { failure(402, Certainty::Definite) };
-                        out.extend(self.take(world, part, Command::Outcome { call: call.id, outcome: answer }));
+                        out.extend(self.take(
+                            world,
+                            part,
+                            Command::Outcome { call: call.id, outcome: answer, held: None },
+                        ));
                     }
                 }
             }

@@ -352,6 +352,15 @@ mod tests {
             ("store: { postgres: { url: x } }\n", "not available in this version"),
             ("services: { a: { url: nonsense } }\n", "is no base URL"),
             ("services: { a: { timeout: 5 } }\n", "no duration"),
+            (
+                "services: { a: { url: 'http://h:1', limits: { rate: fast } } }\n",
+                "`fast` is no rate: write for example 500/s",
+            ),
+            ("services: { a: { url: 'http://h:1', breaker: { open_fo: 5s } } }\n", "did you mean `open_for`?"),
+            (
+                "services: { a: { url: 'http://h:1', breaker: { min_calls: 0 } } }\n",
+                "p.yaml: services.a.breaker.min_calls: at least 1",
+            ),
             ("services: { engine: { url: 'http://h:1' } }\n", "the engine's own"),
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
@@ -360,6 +369,11 @@ mod tests {
             assert!(problems.contains(part), "{text}: {problems}");
         }
         assert!(Config::parse("p.yaml", "").is_ok());
+        let whole =
+            "services: { payment: { url: 'http://h:1', breaker: { failure_rate: 0.5, window: 10s, min_calls: 20,
+            open_for: 5s, half_open_calls: 3, slow: 2s, slow_rate: 0.5 }, retries: { ratio: 0.2, at_least: 10/s },
+            limits: { in_flight: 200, rate: 500/s, wait: 1h } } }";
+        assert_eq!(Config::parse("p.yaml", whole).err(), None);
         assert!(Config::parse("p.yaml", "bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
         assert!(
             Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }")

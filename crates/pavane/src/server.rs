@@ -289,6 +289,8 @@ impl Running {
     /// Stops in good order.
     pub async fn stop(&self) {
         let deadline = self.config.shutdown.unwrap_or(SHUTDOWN);
+        // What waits for its turn is durable and was not sent: nothing is gained by beginning it now.
+        self.network.drain();
         futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline))).await;
     }
 

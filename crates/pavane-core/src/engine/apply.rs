@@ -67,7 +67,7 @@ impl State {
             Event::Resumed {} => self.resumed(at),
             Event::Parked { input } => self.parked.push(input.clone()),
             Event::Ended { status, output, problem } => self.ended(at, *status, output.clone(), problem.clone()),
-            Event::Skipped { .. } | Event::Later { .. } => {}
+            Event::Skipped { .. } | Event::Held { .. } | Event::Later { .. } => {}
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
                 let stuck = self.tokens.remove(t).is_some_and(|token| token.log.iter().any(Entry::is_stuck));

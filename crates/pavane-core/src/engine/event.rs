@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::message::Message;
-use super::types::{Child, Request, Start};
+use super::types::{Child, Held, Request, Start};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
 use crate::program::Location;
@@ -99,6 +99,17 @@ pub enum Event {
         /// When it must have ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
+    },
+    /// A call that ended had waited at the gate of its service before it was sent.
+    Held {
+        /// Token.
+        t: TokenId,
+        /// Task.
+        task: Arc<str>,
+        /// Run.
+        run: u32,
+        /// What for, and how long.
+        held: Held,
     },
     /// A sub-workflow is owed.
     ChildRequested {

@@ -1,4 +1,5 @@
-//! The standard's lifecycle events, read off a journal entry: presentation, nothing is stored twice.
+//! The standard's lifecycle events and one of Pavane's own, read off a journal entry: presentation, nothing is stored
+//! twice.
 
 use super::event::{Event, TokenId};
 use crate::event::CloudEvent;
@@ -6,7 +7,10 @@ use crate::id;
 use crate::record::{JournalEntry, Status};
 use crate::value::Value;
 
-/// The lifecycle CloudEvents (`io.serverlessworkflow.*`) of one journal entry, in order. `workflow` is
+/// What waited at a service's gate is news that the standard has no event for.
+const HELD: &str = "task.held";
+
+/// The lifecycle CloudEvents (`io.serverlessworkflow.*`, and `io.pavane.task.held.v1`) of one journal entry, in order. `workflow` is
 /// `{name}.{namespace}` of its instance. Events that the author emitted stand among them as they were published.
 ///
 /// # Errors
@@ -20,6 +24,7 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
     for (index, event) in events.iter().enumerate() {
         now = event.moves_clock().unwrap_or(now);
         for (type_, data) in describe(event, &now.to_string()) {
+            let whose = if type_ == HELD { "io.pavane" } else { "io.serverlessworkflow" };
             let envelope = Value::object([
                 ("specversion", Value::text("1.0")),
                 (
@@ -32,7 +37,7 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
                     ])),
                 ),
                 ("source", Value::text(format!("/pavane/{namespace}/{name}"))),
-                ("type", Value::text(format!("io.serverlessworkflow.{type_}.v1"))),
+                ("type", Value::text(format!("{whose}.{type_}.v1"))),
                 ("subject", Value::text(&entry.workflow_instance_id)),
                 ("time", Value::text(now.to_string())),
                 ("correlationid", Value::text(&entry.correlation_id)),
@@ -80,6 +85,19 @@ fn describe(event: &Event, at: &str) -> Vec<(&'static str, Value)> {
         }
         Event::Consumed { t: TokenId(_), done: true, .. } => {
             vec![("workflow.correlation-completed", when("completedAt"))]
+        }
+        Event::Held { task: reference, held, .. } => {
+            let times = [
+                ("breaker", held.breaker),
+                ("rate", held.rate),
+                ("inFlight", held.in_flight),
+                ("retries", held.retries),
+            ];
+            let times = times.into_iter().filter(|(_, millis)| *millis > 0);
+            let times =
+                times.map(|(reason, millis)| (reason, Value::integer(i64::try_from(millis).unwrap_or(i64::MAX))));
+            let data = Value::object([("task", Value::text(reference)), ("service", Value::text(&held.service))]);
+            vec![(HELD, data.with("waitedMs", Value::object(times)))]
         }
         Event::Retried { task: reference, .. } => vec![("task.retried", task(reference, "retriedAt"))],
         Event::Completed { task: reference, output, .. } => {

@@ -213,7 +213,7 @@ impl Machine<'_> {
         }
         match command {
             Command::Start(start) => self.start(scrubbed_start(start)),
-            Command::Outcome { call, outcome } => self.outcome(call, scrubbed_outcome(outcome)),
+            Command::Outcome { call, outcome, held } => self.outcome(call, scrubbed_outcome(outcome), held),
             Command::Child { call, result } => self.child(call, result),
             Command::Event(event) => self.event(scrubbed_event(event)),
             Command::Message(message) => self.message(*message),
@@ -244,7 +244,7 @@ impl Machine<'_> {
         Ok(Cause { event_type: "started", ..Cause::default() })
     }
 
-    fn outcome(&mut self, call: CallId, outcome: Outcome) -> Result<Cause, Rejected> {
+    fn outcome(&mut self, call: CallId, outcome: Outcome, held: Option<Held>) -> Result<Cause, Rejected> {
         let (t, key) = self
             .waiting(call, |pending| match pending {
                 Pending::Call(call) => Some(call.key.clone()),
@@ -256,6 +256,9 @@ impl Machine<'_> {
             Outcome::Failure { .. } => "call.faulted",
         };
         let cause = self.cause_of(t, event_type, Some(key));
+        if let Some(held) = held {
+            self.emit(Event::Held { t, task: cause.subject.as_str().into(), run: call.0, held });
+        }
         if self.state.suspended.is_some() {
             self.emit(Event::Parked { input: Parked::Outcome { call, outcome } });
         } else {
@@ -369,7 +372,7 @@ impl Machine<'_> {
         for input in parked {
             // What has become stale meanwhile is dropped, as it would have been.
             let _ = match input {
-                Parked::Outcome { call, outcome } => self.outcome(call, outcome),
+                Parked::Outcome { call, outcome } => self.outcome(call, outcome, None),
                 Parked::Child { call, output, problem } => {
                     self.child(call, problem.map_or_else(|| Ok(output.unwrap_or_default()), Err))
                 }

@@ -33,6 +33,8 @@ pub enum Command {
         call: CallId,
         /// How it ended.
         outcome: Outcome,
+        /// What it waited for before it was sent, if that is worth a word in the record.
+        held: Option<Held>,
     },
     /// A sub-workflow ended.
     Child {
@@ -102,6 +104,30 @@ pub enum Outcome {
         /// What is known about the effect.
         certainty: Certainty,
     },
+}
+
+/// What a call waited for at the gate of its service before it was sent, in milliseconds by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Held {
+    /// The service.
+    pub service: String,
+    /// For the breaker: it was open, or trial calls were on their way.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub breaker: u64,
+    /// For the rate limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rate: u64,
+    /// For a place among the calls in flight.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub in_flight: u64,
+    /// For the retry budget.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u64,
+}
+
+fn is_zero(millis: &u64) -> bool {
+    *millis == 0
 }
 
 /// What a failed call tells about its effect on the service.

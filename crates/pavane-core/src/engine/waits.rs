@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::state::{Pending, State};
+use super::state::{Fence, Pending, State, Token};
+use super::types::CallId;
 use crate::program::Program;
 use crate::time::Timestamp;
 
@@ -59,7 +60,7 @@ impl WaitsFor {
 impl State {
     /// What its tokens here wait for. A token on its way elsewhere is not here.
     pub fn waits(&self, program: &Program) -> Vec<Wait> {
-        let wait = |token: &super::state::Token| {
+        let wait = |token: &Token| {
             let (what, until) = match &token.pending {
                 Pending::Nothing => return None,
                 Pending::Call(call) => (WaitsFor::Call, call.deadline),
@@ -78,6 +79,14 @@ impl State {
             Some(Wait { task, what, service, since: frame.map_or(self.started_at, |frame| frame.started), until })
         };
         self.tokens.values().filter_map(wait).collect()
+    }
+
+    /// Calls that are still owed and that nobody wants made any more, if they have not been sent: their tokens come home
+    /// whatever the answer is. An undoing is always wanted.
+    pub fn unwanted(&self) -> impl Iterator<Item = CallId> {
+        let fenced = |token: &&Token| token.fence != Fence::Open && !token.rolling_back();
+        let calls = self.tokens.values().filter(fenced).filter(|token| matches!(token.pending, Pending::Call(_)));
+        calls.filter_map(|token| token.top().map(|frame| CallId(frame.run)))
     }
 
     /// Whether any token is here.

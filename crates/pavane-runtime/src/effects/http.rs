@@ -4,7 +4,7 @@
 //! connection that was never made has done nothing; everything else may have happened, and only a repeat with the same
 //! key can tell.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,17 +16,19 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use pavane_core::definition::CallOutput;
-use pavane_core::engine::{Call, Certainty, Credentials, HttpRequest, Outcome, Request};
+use pavane_core::engine::{Call, Certainty, Credentials, Held, HttpRequest, Outcome, Request};
+use pavane_core::policy::{self, Standing, Verdict};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::gate::{Gate, Refused, Turn};
 use super::network::{NetworkOptions, Pooled, Used, client};
 use super::openapi::Documents;
 use super::secrets;
-use super::{Context, Effects, Performing};
+use super::{Context, Effects, Performed, Performing};
 use crate::services::{Idempotency, Service};
 
 /// Redirects followed, as browsers do.
@@ -37,6 +39,13 @@ const EXCERPT: usize = 300;
 
 /// Authorities whose limits are remembered. A workflow that calls more hosts than this shares limits among them.
 const MAX_AUTHORITIES: usize = 10_000;
+
+/// How long before its deadline a call gives up waiting for its turn. Sent later, it would be cut before it could be
+/// answered, and nobody would know whether it happened; given up now, it is known not to have.
+const TOO_LATE: Duration = Duration::from_millis(50);
+
+/// From how long on the record tells what a call waited for.
+const WORTH_TELLING: Duration = Duration::from_millis(10);
 
 /// Headers whose values are credentials.
 const PRIVATE: [&str; 4] = ["authorization", "cookie", "set-cookie", "proxy-authorization"];
@@ -55,6 +64,8 @@ struct Inner {
     options: NetworkOptions,
     client: Pooled,
     documents: Documents,
+    /// Gates by the name of their service.
+    gates: BTreeMap<String, Gate>,
     authorities: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Places for calls, whoever they go to.
     places: Semaphore,
@@ -89,11 +100,32 @@ enum Unread {
 pub(super) struct NoAnswer {
     pub problem: Problem,
     pub certainty: Certainty,
+    /// What it tells about the service.
+    verdict: Verdict,
+}
+
+/// Why a call was not sent.
+enum Unsent {
+    /// For this, having waited for that.
+    For(Problem, Option<Held>),
+    /// The process stops.
+    Stopping,
+}
+
+/// What is on its way to a service, and what waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic<'n> {
+    /// The service.
+    pub service: &'n Service,
+    /// How its gate stands.
+    pub standing: Standing,
+    /// For how much longer its breaker is open, while it is.
+    pub open_for: Option<Duration>,
 }
 
 impl NoAnswer {
     fn never_sent(problem: Problem) -> NoAnswer {
-        NoAnswer { problem, certainty: Certainty::NotSent }
+        NoAnswer { problem, certainty: Certainty::NotSent, verdict: Verdict::NoNews }
     }
 
     /// What it tells when a request before it may have done the work.
@@ -110,8 +142,10 @@ impl Network {
     pub fn new(options: NetworkOptions) -> Result<Network, String> {
         let client = client(&options)?;
         let places = Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS));
+        let gate = |service: &Service| (service.name.clone(), Gate::new(service.gate(options.max_per_authority)));
+        let gates = options.services.iter().map(gate).collect();
         let (documents, authorities) = (Documents::default(), Mutex::default());
-        Ok(Network(Arc::new(Inner { options, client, documents, authorities, places })))
+        Ok(Network(Arc::new(Inner { options, client, documents, gates, authorities, places })))
     }
 
     /// What it was set up with.
@@ -119,34 +153,117 @@ impl Network {
         &self.0.options
     }
 
-    async fn perform(&self, context: Context, call: Call) -> Outcome {
+    /// What is on its way to each service.
+    pub fn traffic(&self) -> impl Iterator<Item = Traffic<'_>> {
+        self.0.options.services.iter().filter_map(|service| self.traffic_of(&service.name))
+    }
+
+    /// What is on its way to a service.
+    pub fn traffic_of(&self, service: &str) -> Option<Traffic<'_>> {
+        let (standing, open_for) = self.0.gates.get(service)?.standing();
+        Some(Traffic { service: self.0.options.services.get(service)?, standing, open_for })
+    }
+
+    /// How many calls of an instance wait for their turn at a service.
+    pub fn waiting_of(&self, service: &str, instance: &str) -> usize {
+        self.0.gates.get(service).map_or(0, |gate| gate.waiting_of(instance))
+    }
+
+    /// Sends nothing more to services: what waits at their gates is left to the next process. Calls in flight may end.
+    pub fn drain(&self) {
+        self.0.gates.values().for_each(Gate::close);
+    }
+
+    async fn perform(&self, context: Context, call: Call) -> Option<Performed> {
         let now = crate::now();
         let left = call.deadline.map(|at| Duration::from_millis(u64::try_from(at.since(now)).unwrap_or(0)));
-        let request = match self.resolve(&call.request).await {
+        let due = left.map(|left| Instant::now() + left);
+        let not_sent = |problem| Outcome::Failure { problem, certainty: Certainty::NotSent };
+        let request = match self.resolve(&call.request, due).await {
             Ok(request) => request,
-            Err(problem) => return Outcome::Failure { problem, certainty: Certainty::NotSent },
+            Err(problem) => return Some(not_sent(problem).into()),
         };
-        let service = request
-            .uri
-            .parse::<Uri>()
-            .ok()
-            .and_then(|uri| uri.host().and_then(|h| self.0.options.services.get(h).cloned()));
+        let service = self.service(&request.uri);
+        let what = || format!("{} {}", request.method, request.uri);
+        let entering = self.enter(service.as_deref(), &context.instance, call.attempt > 1, due, what);
+        let turn = tokio::select! {
+            biased;
+            turn = entering => turn,
+            () = context.withdrawn.notified() => {
+                let why = format!("{} was not sent: nobody waits for its answer any more", what());
+                Err(Unsent::For(Kind::Communication.problem(why), None))
+            }
+        };
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(Unsent::For(problem, held)) => return Some(Performed { outcome: not_sent(problem), held }),
+            Err(Unsent::Stopping) => return None,
+        };
+        let held = turn.as_ref().and_then(|turn| told(service.as_deref(), turn.held()));
         let limit = service.as_ref().and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
-        let deadline = Instant::now() + left.map_or(limit, |left| left.min(limit));
-        let headers = own_headers(&context, &call);
-        match self.exchange(&request, headers, service.as_deref(), deadline).await {
+        let limited = Instant::now() + limit;
+        let deadline = due.map_or(limited, |due| due.min(limited));
+        let headers = own_headers(&context, &call, deadline);
+        // Boxed: of the calls that wait for their turn, none needs the room for this yet.
+        let result = Box::pin(self.exchange(&request, headers, service.as_deref(), deadline)).await;
+        turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
+        let outcome = match result {
             Ok(answer) => outcome(&request, answer),
-            Err(NoAnswer { problem, certainty }) => Outcome::Failure { problem, certainty },
-        }
+            Err(NoAnswer { problem, certainty, .. }) => Outcome::Failure { problem, certainty },
+        };
+        Some(Performed { outcome, held })
+    }
+
+    /// The service that a URI names.
+    fn service(&self, uri: &str) -> Option<Arc<Service>> {
+        let uri: Uri = uri.parse().ok()?;
+        self.0.options.services.get(uri.host()?).cloned()
+    }
+
+    /// Waits for the turn of a call at its service's gate. A call that is given up there was not sent.
+    async fn enter(
+        &self,
+        service: Option<&Service>,
+        flow: &str,
+        retry: bool,
+        due: Option<Instant>,
+        what: impl Fn() -> String,
+    ) -> Result<Option<Turn>, Unsent> {
+        let Some((service, gate)) = service.and_then(|s| Some((s, self.0.gates.get(&s.name)?))) else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let until = match due {
+            Some(due) => due.checked_sub(TOO_LATE).unwrap_or(now),
+            None => now + service.longest_wait(),
+        };
+        gate.enter(flow, retry, until).await.map(Some).map_err(|refused| {
+            let name = &service.name;
+            match refused {
+                Refused::Late(held) => {
+                    let whose = if due.is_some() { "its deadline" } else { "`limits.wait` of the service" };
+                    let reasons = held.reasons().map(|(reason, time)| format!("{} {time:.1?}", reason.as_str()));
+                    let why = reasons.collect::<Vec<_>>().join(", ");
+                    let text =
+                        format!("{} (service {name}) was not sent: {whose} came before its turn ({why})", what());
+                    Unsent::For(Kind::Timeout.problem(text), told(Some(service), held))
+                }
+                Refused::Full => {
+                    let text = format!("{} (service {name}) was not sent: too many calls wait for {name}", what());
+                    Unsent::For(Problem { status: 503, ..Kind::Communication.problem(text) }, None)
+                }
+                Refused::Closed => Unsent::Stopping,
+            }
+        })
     }
 
     /// The HTTP request a call comes to, with its secrets opened.
-    async fn resolve(&self, request: &Request) -> Result<HttpRequest, Problem> {
+    async fn resolve(&self, request: &Request, due: Option<Instant>) -> Result<HttpRequest, Problem> {
         let denied = |why: String| Kind::Authorization.problem(why);
         match request {
             Request::Http(request) => secrets::open_request(request, &self.0.options.secrets).map_err(denied),
             Request::OpenApi(operation) => {
-                let request = self.0.documents.request(self, operation).await?;
+                let request = self.0.documents.request(self, operation, due).await?;
                 secrets::open_request(&request, &self.0.options.secrets).map_err(denied)
             }
         }
@@ -188,7 +305,7 @@ impl Network {
             uri = next;
         }
         let problem = Kind::Communication.problem(format!("{uri} redirects more than {MAX_REDIRECTS} times"));
-        Err(NoAnswer { problem, certainty: Certainty::Definite }.after(worked))
+        Err(NoAnswer { problem, certainty: Certainty::Definite, verdict: Verdict::Success }.after(worked))
     }
 
     async fn send(
@@ -206,21 +323,19 @@ impl Network {
         };
         let late = |sent: bool| {
             let problem = Kind::Timeout.problem(format!("{} was not answered in time", what()));
-            NoAnswer { problem, certainty: if sent { Certainty::Indeterminate } else { Certainty::NotSent } }
+            let certainty = if sent { Certainty::Indeterminate } else { Certainty::NotSent };
+            NoAnswer { problem, certainty, verdict: Verdict::Failure }
         };
-        let turn = async {
-            let authority = self.authority(uri);
-            // None of the semaphores is ever closed. The common one comes last: calls that wait for a slow service must
-            // not hold the places of the others.
-            let permit = authority.acquire_owned().await.ok();
-            let limited = match service.and_then(|s| s.in_flight.as_ref()) {
-                Some(limit) => limit.acquire().await.ok(),
-                None => None,
-            };
-            let place = self.0.places.acquire().await.ok();
-            (permit, limited, place)
+        let gated = service.is_some_and(|service| uri.authority().is_some_and(|own| service.is_at(own.as_str())));
+        let place = async {
+            // Neither of the semaphores is ever closed. The common one comes last: calls that wait for a slow host must
+            // not hold the places of the others. A service's own gate has given the place there.
+            let permit = if gated { None } else { self.authority(uri).acquire_owned().await.ok() };
+            (permit, self.0.places.acquire().await.ok())
         };
-        let Ok(_turn) = tokio::time::timeout_at(deadline, turn).await else { return Err(late(false)) };
+        let Ok(_place) = tokio::time::timeout_at(deadline, place).await else {
+            return Err(NoAnswer { verdict: Verdict::NoNews, ..late(false) });
+        };
         let response = loop {
             let mut request = http::Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
@@ -237,7 +352,7 @@ impl Network {
                 Ok(Err(error)) => {
                     let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
                     let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
-                    return Err(NoAnswer { problem, certainty });
+                    return Err(NoAnswer { problem, certainty, verdict: Verdict::Failure });
                 }
                 Ok(Ok(response)) => {
                     used.iter().for_each(Used::set);
@@ -253,7 +368,7 @@ impl Network {
             Err(Unread::Late) => return Err(late(true)),
             Err(Unread::Broken(why)) => {
                 let problem = Kind::Communication.problem(format!("{} answered with {why}", what()));
-                return Err(NoAnswer { problem, certainty: Certainty::Indeterminate });
+                return Err(NoAnswer { problem, certainty: Certainty::Indeterminate, verdict: Verdict::Failure });
             }
         };
         Ok(Answer {
@@ -291,8 +406,13 @@ impl Network {
         places
     }
 
-    /// Fetches a document: JSON or YAML.
-    pub(super) async fn document(&self, uri: &str, credentials: Option<&Credentials>) -> Result<Value, Problem> {
+    /// Fetches a document, JSON or YAML, for somebody who needs it by `due`.
+    pub(super) async fn document(
+        &self,
+        uri: &str,
+        credentials: Option<&Credentials>,
+        due: Option<Instant>,
+    ) -> Result<Value, Problem> {
         let communication = |why: String| Kind::Communication.problem(why);
         let text = if let Some(path) = uri.strip_prefix("file://") {
             tokio::fs::read_to_string(path).await.map_err(|e| communication(format!("{uri}: {e}")))?
@@ -309,11 +429,17 @@ impl Network {
             };
             let opened = secrets::open_request(&request, &self.0.options.secrets)
                 .map_err(|why| Kind::Authorization.problem(why))?;
-            let service =
-                uri.parse::<Uri>().ok().and_then(|u| u.host().and_then(|h| self.0.options.services.get(h).cloned()));
-            let deadline = Instant::now() + self.0.options.call_timeout;
-            let answer =
-                self.exchange(&opened, HeaderMap::new(), service.as_deref(), deadline).await.map_err(|n| n.problem)?;
+            let service = self.service(uri);
+            let due = due.unwrap_or_else(|| Instant::now() + self.0.options.call_timeout);
+            let entering = self.enter(service.as_deref(), uri, false, Some(due), || format!("GET {uri}"));
+            let turn = entering.await.map_err(|unsent| match unsent {
+                Unsent::For(problem, _) => problem,
+                Unsent::Stopping => communication(format!("{uri} is not fetched: the process stops")),
+            })?;
+            let deadline = due.min(Instant::now() + self.0.options.call_timeout);
+            let result = self.exchange(&opened, HeaderMap::new(), service.as_deref(), deadline).await;
+            turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
+            let answer = result.map_err(|n| n.problem)?;
             if !answer.status.is_success() {
                 return Err(Problem {
                     status: i64::from(answer.status.as_u16()),
@@ -328,7 +454,7 @@ impl Network {
 }
 
 impl Effects for Network {
-    fn call(&self, context: Context, call: Call) -> Performing<Outcome> {
+    fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>> {
         let network = self.clone();
         Box::pin(async move { network.perform(context, call).await })
     }
@@ -336,9 +462,34 @@ impl Effects for Network {
     fn fetch(&self, uri: String) -> Performing<Result<Value, String>> {
         let network = self.clone();
         Box::pin(async move {
-            network.document(&uri, None).await.map_err(|problem| problem.detail.unwrap_or(problem.title))
+            network.document(&uri, None, None).await.map_err(|problem| problem.detail.unwrap_or(problem.title))
         })
     }
+}
+
+/// What an exchange tells about its service. A refusal of the request is an answer like any other; 429 says that there
+/// is too much of it, as 503 does.
+fn verdict(result: &Result<Answer, NoAnswer>) -> Verdict {
+    match result {
+        Ok(answer) if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS => {
+            Verdict::Failure
+        }
+        Ok(_) => Verdict::Success,
+        Err(none) => none.verdict,
+    }
+}
+
+/// What a call waited for, for its record.
+fn told(service: Option<&Service>, held: policy::Held) -> Option<Held> {
+    let millis = |reason| u64::try_from(held.by(reason).as_millis()).unwrap_or(u64::MAX);
+    let told = |service: &Service| Held {
+        service: service.name.clone(),
+        breaker: millis(policy::Reason::Breaker),
+        rate: millis(policy::Reason::Rate),
+        in_flight: millis(policy::Reason::InFlight),
+        retries: millis(policy::Reason::Retries),
+    };
+    service.filter(|_| held.total() >= WORTH_TELLING).map(told)
 }
 
 /// Whether the connection of a request has served before; nothing when there was none.
@@ -360,8 +511,9 @@ fn rewritten(status: StatusCode, method: &Method) -> bool {
         || matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && *method == Method::POST
 }
 
-/// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call.
-fn own_headers(context: &Context, call: &Call) -> HeaderMap {
+/// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call. What is not
+/// answered by `deadline` is not waited for: a service need not begin what it cannot end by then.
+fn own_headers(context: &Context, call: &Call, deadline: Instant) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, value: &str| {
         // Keys and ids are ASCII; a reference may not be, and other bytes in a header mean something else to everybody.
@@ -377,6 +529,8 @@ fn own_headers(context: &Context, call: &Call) -> HeaderMap {
     set("pavane-instance", &context.instance);
     set("pavane-task", &call.reference);
     set("pavane-attempt", &call.attempt.to_string());
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    set("pavane-deadline", &crate::now().plus_millis(i64::try_from(left).unwrap_or(i64::MAX)).to_string());
     if let Some(forward) = &call.compensates {
         set("pavane-compensates", forward);
     }

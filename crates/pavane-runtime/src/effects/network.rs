@@ -89,8 +89,15 @@ pub(super) fn client(options: &NetworkOptions) -> Result<Pooled, String> {
         .wrap_connector(connector);
     Ok(Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(options.max_per_authority)
+        .pool_max_idle_per_host(most_in_flight(options))
         .build(https))
+}
+
+/// The most calls that may be in flight to one authority: as many connections are kept, or a service with a larger limit
+/// of its own would get new ones all the time.
+fn most_in_flight(options: &NetworkOptions) -> usize {
+    let own = options.services.iter().filter_map(|service| service.settings.limits.in_flight);
+    own.chain([options.max_per_authority]).max().unwrap_or_default().min(options.max_calls)
 }
 
 fn roots(options: &NetworkOptions) -> Result<rustls::RootCertStore, String> {

@@ -11,6 +11,7 @@ use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
+use tokio::time::Instant;
 
 use super::http::{Network, without_dots};
 
@@ -31,13 +32,18 @@ pub(super) struct Documents(Mutex<Kept>);
 type Kept = HashMap<String, Vec<(Option<Credentials>, Arc<Json>)>>;
 
 impl Documents {
-    /// The HTTP request of an operation.
-    pub async fn request(&self, network: &Network, call: &OpenApiRequest) -> Result<HttpRequest, Problem> {
+    /// The HTTP request of an operation that must have ended by `due`.
+    pub async fn request(
+        &self,
+        network: &Network,
+        call: &OpenApiRequest,
+        due: Option<Instant>,
+    ) -> Result<HttpRequest, Problem> {
         let known = self.known(call);
         let document = match known {
             Some(document) => document,
             None => {
-                let fetched = network.document(&call.document, call.document_authentication.as_ref()).await?;
+                let fetched = network.document(&call.document, call.document_authentication.as_ref(), due).await?;
                 let document: Arc<Json> = Arc::new((&fetched).into());
                 let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if documents.values().map(Vec::len).sum::<usize>() >= MAX_DOCUMENTS {

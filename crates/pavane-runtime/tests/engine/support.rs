@@ -9,7 +9,7 @@ use pavane_core::engine::{Call, Outcome};
 use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use pavane_core::{Timestamp, Value};
-use pavane_runtime::effects::{Context, Effects, Performing};
+use pavane_runtime::effects::{Context, Effects, Performed, Performing};
 use pavane_runtime::{Engine, Options, StartRequest};
 use pavane_store::{
     Commit, DeadLetter, Deployed, Done, Due, Error, History, Memory, Outgoing, Page, Query, Sqlite, Store,
@@ -189,12 +189,12 @@ pub fn script() -> (Arc<Script>, mpsc::UnboundedReceiver<Made>) {
 }
 
 impl Effects for Script {
-    fn call(&self, context: Context, call: Call) -> Performing<Outcome> {
+    fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>> {
         let (answer, outcome) = oneshot::channel();
         let _ = self.0.send(Made { context, call, answer });
         Box::pin(async move {
             match outcome.await {
-                Ok(outcome) => outcome,
+                Ok(outcome) => Some(outcome.into()),
                 Err(_) => std::future::pending().await,
             }
         })

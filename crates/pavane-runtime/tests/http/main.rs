@@ -1,7 +1,10 @@
 //! HTTP calls against a local server: what is sent, what an answer becomes, and what a failure tells about the effect.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails in a test fails the test")]
 
+mod burst;
 mod certainty;
+mod gate;
+mod held;
 mod openapi;
 mod server;
 
@@ -199,7 +202,8 @@ async fn a_host_name_stands_for_its_service() {
 #[tokio::test]
 async fn a_service_gets_no_more_calls_at_once_than_it_allows() {
     let server = Server::start(|_| Reply::Gated(answer("200 OK", &[], "1"))).await;
-    let limited = ServiceSettings { limits: Limits { in_flight: Some(2) }, ..service(server.url("")) };
+    let limited =
+        ServiceSettings { limits: Limits { in_flight: Some(2), ..Limits::default() }, ..service(server.url("")) };
     let network = network(&[("slow", limited)]);
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..6 {
@@ -220,7 +224,8 @@ async fn a_service_gets_no_more_calls_at_once_than_it_allows() {
 async fn calls_that_wait_for_a_slow_service_hold_up_no_other() {
     let slow = Server::start(|_| Reply::Gated(answer("200 OK", &[], "1"))).await;
     let quick = Server::start(|_| json("2")).await;
-    let limited = ServiceSettings { limits: Limits { in_flight: Some(1) }, ..service(slow.url("")) };
+    let limited =
+        ServiceSettings { limits: Limits { in_flight: Some(1), ..Limits::default() }, ..service(slow.url("")) };
     let services = [("slow", limited), ("quick", service(quick.url("")))];
     let network = network_with(&services, NetworkOptions { max_calls: 2, ..NetworkOptions::default() });
     let mut calls = tokio::task::JoinSet::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pavane_core::engine::{Call, CallId, Certainty, HttpRequest, Outcome, Request};
 use pavane_core::{Timestamp, Value};
-use pavane_runtime::effects::{Context, Effects, Network, NetworkOptions};
+use pavane_runtime::effects::{Context, Effects, Network, NetworkOptions, Performed};
 use pavane_runtime::services::{ServiceSettings, Services};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -230,7 +230,11 @@ pub fn call(request: Request) -> Call {
 }
 
 pub async fn perform(network: &Network, call: Call) -> Outcome {
-    network.call(Context { instance: "instance-1".into() }, call).await
+    performed(network, "instance-1", call).await.outcome
+}
+
+pub async fn performed(network: &Network, instance: &str, call: Call) -> Performed {
+    network.call(Context { instance: instance.into(), ..Context::default() }, call).await.unwrap()
 }
 
 pub async fn send(network: &Network, request: HttpRequest) -> Outcome {

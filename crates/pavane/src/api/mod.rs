@@ -9,6 +9,7 @@ mod instances;
 mod letters;
 mod metrics;
 mod problem;
+mod services;
 mod stuck;
 mod workflows;
 
@@ -18,10 +19,8 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use crate::participant::Standing;
 use crate::server::{Elsewhere, Running};
@@ -82,7 +81,6 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/events/stream", get(instances::stream))
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
-        .route("/api/v1/services", get(services))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }));
     finish(routes, api, "there is nothing at this path; see /openapi.json")
 }
@@ -96,6 +94,8 @@ pub fn participant(api: Api) -> Router {
 fn finish(routes: Router<Arc<Api>>, api: Api, nothing: &'static str) -> Router {
     let limit = api.max_body;
     routes
+        .route("/api/v1/services", get(services::list))
+        .route("/api/v1/services/{name}/load", get(services::load))
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -125,27 +125,4 @@ async fn ready(api: Shared) -> Result<&'static str, ApiError> {
         },
         _ => Ok("ready\n"),
     }
-}
-
-async fn services(api: Shared) -> Response {
-    let services: Vec<_> = api
-        .running
-        .network
-        .options()
-        .services
-        .iter()
-        .map(|service| {
-            let settings = &service.settings;
-            let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
-            json!({
-                "name": service.name,
-                "urls": urls,
-                "idempotency": format!("{:?}", settings.idempotency).to_lowercase(),
-                "timeout_ms": settings.timeout.map(|t| t.as_millis() as u64),
-                "max_in_flight": settings.limits.in_flight,
-                "participant": api.running.participant_of(&service.name),
-            })
-        })
-        .collect();
-    axum::Json(json!({ "services": services })).into_response()
 }

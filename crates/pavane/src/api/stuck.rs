@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use pavane_core::policy::Reason;
 use pavane_runtime::services::parse_duration;
 use pavane_runtime::{Missing, Progress, STUCK_AFTER};
 use serde::Deserialize;
@@ -47,6 +48,10 @@ pub(super) async fn progress(
         let mut body = json!(wait);
         body["since"] = json!(wait.since.to_string());
         body["until"] = json!(wait.until.map(|at| at.to_string()));
+        let waits_at = |service: &&String| api.running.network.waiting_of(service, &id) > 0;
+        let gate = wait.service.as_ref().filter(waits_at).and_then(|name| api.running.network.traffic_of(name));
+        // Not sent yet: why, as of now.
+        body["gate"] = json!(gate.map(|traffic| traffic.standing.reason.map_or("turn", Reason::as_str)));
         body
     });
     let waits: Vec<Value> = waits.collect();

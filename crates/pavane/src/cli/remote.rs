@@ -344,12 +344,23 @@ impl ServicesOf {
             print_json(&body);
             return Ok(OK);
         }
-        println!("{:<20}  {:<11}  {:<11}  URLS", "SERVICE", "IDEMPOTENCY", "PARTICIPANT");
+        println!(
+            "{:<20}  {:<9}  {:>11}  {:>7}  {:>5}  {:<11}  {:<11}  URLS",
+            "SERVICE", "BREAKER", "IN FLIGHT", "WAITING", "USED", "IDEMPOTENCY", "PARTICIPANT"
+        );
         for service in body["services"].as_array().into_iter().flatten() {
             let urls: Vec<&str> = service["urls"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let [name, idempotency, participant] =
-                ["name", "idempotency", "participant"].map(|key| word(&service[key]));
-            println!("{name:<20}  {idempotency:<11}  {participant:<11}  {}", urls.join(", "));
+            println!(
+                "{:<20}  {:<9}  {:>11}  {:>7}  {:>4.0}%  {:<11}  {:<11}  {}",
+                word(&service["name"]),
+                service["breaker"].as_str().unwrap_or("none"),
+                format!("{}/{}", service["in_flight"], service["max_in_flight"]),
+                service["waiting"].to_string(),
+                service["utilisation"].as_f64().unwrap_or_default() * 100.0,
+                word(&service["idempotency"]),
+                word(&service["participant"]),
+                urls.join(", ")
+            );
         }
         Ok(OK)
     }

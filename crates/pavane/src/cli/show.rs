@@ -44,7 +44,8 @@ fn standing(progress: &Value) -> String {
         let service = wait["service"].as_str().map(|service| format!(" of {service}")).unwrap_or_default();
         let until = wait["until"].as_str().map(|until| format!(", until {until}")).unwrap_or_default();
         let (task, what, since) = (word(&wait["task"]), word(&wait["for"]), word(&wait["since"]));
-        out.push_str(&format!("  {task} waits for {what}{service} since {since}{until}\n"));
+        let gate = wait["gate"].as_str().map(|why| format!(" (not sent: {why})")).unwrap_or_default();
+        out.push_str(&format!("  {task} waits for {what}{service} since {since}{until}{gate}\n"));
     }
     progress["missing"].as_array().into_iter().flatten().for_each(|message| out.push_str(&missing(message)));
     out

@@ -1,0 +1,239 @@
+//! The gate before a service: the pure [`policy::Gate`](pavane_core::policy::Gate) with a clock, a lock and somebody to
+//! wake those who wait.
+//!
+//! Whoever changes something asks the policy who may go and tells them; what changes by time alone is the business of
+//! one task for each gate, which lives while somebody waits. A call that is given up, at whatever point, leaves the
+//! queue or gives its place back by being dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pavane_core::policy::{self, Arrival, Decision, Entry, GateSettings, Held, Pass, Standing, Ticket, Verdict};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// A gate, shared by all who call its service.
+#[derive(Clone, Debug)]
+pub(super) struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    state: Mutex<State>,
+    /// Something is due sooner than the pacer thinks.
+    sooner: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    policy: policy::Gate,
+    waiting: HashMap<Ticket, oneshot::Sender<Result<Turn, Refused>>>,
+    /// Until when the pacer sleeps; none when there is no pacer.
+    paced: Option<Option<Duration>>,
+    /// The process stops: nobody passes any more.
+    closed: bool,
+}
+
+/// Why a call may not go.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Its time was over first.
+    Late(Held),
+    /// As many wait as may.
+    Full,
+    /// The process stops.
+    Closed,
+}
+
+/// A call's turn: it holds a place until it is dropped or [ended](Turn::end).
+#[derive(Debug)]
+pub(super) struct Turn {
+    gate: Gate,
+    pass: Option<Pass>,
+}
+
+/// One that waits; dropped, it has given up.
+struct Waiter {
+    gate: Gate,
+    ticket: Ticket,
+}
+
+impl Gate {
+    pub fn new(settings: GateSettings) -> Gate {
+        let state = State { policy: policy::Gate::new(settings), waiting: HashMap::new(), paced: None, closed: false };
+        Gate(Arc::new(Inner { started: Instant::now(), state: Mutex::new(state), sooner: Notify::new() }))
+    }
+
+    /// Waits for the turn of a call, until `until` at most.
+    pub async fn enter(&self, flow: &str, retry: bool, until: Instant) -> Result<Turn, Refused> {
+        let (waiter, turn) = {
+            let mut state = self.state();
+            if state.closed {
+                return Err(Refused::Closed);
+            }
+            let arrival = Arrival { flow: flow.into(), retry, until: self.at(until) };
+            let ticket = match state.policy.enter(self.now(), arrival) {
+                Entry::Passed(pass) => return Ok(self.turn(pass)),
+                Entry::Full => return Err(Refused::Full),
+                Entry::Waits(ticket) => ticket,
+            };
+            let (sender, turn) = oneshot::channel();
+            state.waiting.insert(ticket, sender);
+            let told = self.poll(&mut state);
+            drop(state);
+            tell(told);
+            (Waiter { gate: self.clone(), ticket }, turn)
+        };
+        let turn = turn.await;
+        drop(waiter);
+        // The sender is dropped only when the ticket is taken out by the one who holds it.
+        turn.unwrap_or(Err(Refused::Late(Held::default())))
+    }
+
+    /// Lets nobody pass any more; who waits is told so.
+    pub fn close(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.closed = true;
+            let (now, waiting) = (self.now(), std::mem::take(&mut state.waiting));
+            waiting.keys().for_each(|ticket| state.policy.leave(now, *ticket));
+            waiting
+        };
+        tell(waiting.into_values().map(|sender| (Some(sender), Err(Refused::Closed))).collect());
+    }
+
+    /// How it stands, and for how much longer its breaker is open.
+    pub fn standing(&self) -> (Standing, Option<Duration>) {
+        let now = self.now();
+        let standing = self.state().policy.standing(now);
+        (standing, standing.open_until.map(|until| until.saturating_sub(now)))
+    }
+
+    /// How many calls of a flow wait.
+    pub fn waiting_of(&self, flow: &str) -> usize {
+        self.state().policy.waiting_of(flow)
+    }
+
+    fn turn(&self, pass: Pass) -> Turn {
+        Turn { gate: self.clone(), pass: Some(pass) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    fn at(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.0.started)
+    }
+
+    /// Who may go now, and who is late; sees to it that somebody looks again when something is due. To be told when the
+    /// lock is gone: a turn that nobody takes comes back at once.
+    #[must_use]
+    fn poll(&self, state: &mut State) -> Vec<Told> {
+        let mut told = Vec::new();
+        for decision in state.policy.poll(self.now()) {
+            let (ticket, answer) = match decision {
+                Decision::Go(ticket, pass) => (ticket, Ok(self.turn(pass))),
+                Decision::Late(ticket, held) => (ticket, Err(Refused::Late(held))),
+            };
+            told.push((state.waiting.remove(&ticket), answer));
+        }
+        if state.policy.waiting() > 0 {
+            let next = state.policy.next_at();
+            match state.paced {
+                None => {
+                    // Without a runtime nobody waits any more: those in the queue are about to be dropped.
+                    if let Ok(runtime) = Handle::try_current() {
+                        state.paced = Some(next);
+                        runtime.spawn(pace(self.clone()));
+                    }
+                }
+                Some(paced) if next.is_some_and(|next| paced.is_none_or(|paced| next < paced)) => {
+                    self.0.sooner.notify_one();
+                }
+                Some(_) => {}
+            }
+        }
+        told
+    }
+}
+
+/// An answer, and who waits for it.
+type Told = (Option<oneshot::Sender<Result<Turn, Refused>>>, Result<Turn, Refused>);
+
+fn tell(told: Vec<Told>) {
+    for (sender, answer) in told {
+        // Whoever has gone in the meantime has its turn dropped, which gives it to the next.
+        let _ = sender.map(|sender| sender.send(answer));
+    }
+}
+
+/// Looks again whenever something is due, while somebody waits.
+async fn pace(gate: Gate) {
+    loop {
+        let (told, next) = {
+            let mut state = gate.state();
+            let told = gate.poll(&mut state);
+            let next = state.policy.next_at();
+            state.paced = (state.policy.waiting() > 0).then_some(next);
+            (told, state.paced)
+        };
+        tell(told);
+        let Some(next) = next else { return };
+        let sooner = gate.0.sooner.notified();
+        match next {
+            Some(at) => {
+                let _ = tokio::time::timeout_at(gate.0.started + at, sooner).await;
+            }
+            None => sooner.await,
+        }
+    }
+}
+
+impl Turn {
+    /// What it waited for.
+    pub fn held(&self) -> Held {
+        self.pass.as_ref().map(|pass| pass.held).unwrap_or_default()
+    }
+
+    /// The call ended.
+    pub fn end(mut self, verdict: Verdict) {
+        self.give_back(verdict);
+    }
+
+    fn give_back(&mut self, verdict: Verdict) {
+        let Some(pass) = self.pass.take() else { return };
+        let told = {
+            let mut state = self.gate.state();
+            state.policy.end(self.gate.now(), pass, verdict);
+            self.gate.poll(&mut state)
+        };
+        tell(told);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.give_back(Verdict::NoNews);
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let told = {
+            let mut state = self.gate.state();
+            if state.waiting.remove(&self.ticket).is_none() {
+                return;
+            }
+            state.policy.leave(self.gate.now(), self.ticket);
+            self.gate.poll(&mut state)
+        };
+        tell(told);
+    }
+}
