@@ -64,6 +64,8 @@ pub struct Totals {
     pub refusals: u64,
     /// Messages that became dead letters.
     pub dead_letters: u64,
+    /// Messages that were too large to be sent.
+    pub oversize: u64,
     /// Commits made durable.
     pub commits: u64,
     /// Transactions, each with one fsync.
@@ -83,6 +85,7 @@ impl std::ops::Sub for Totals {
             messages: self.messages - before.messages,
             refusals: self.refusals - before.refusals,
             dead_letters: self.dead_letters - before.dead_letters,
+            oversize: self.oversize - before.oversize,
             commits: self.commits - before.commits,
             transactions: self.transactions - before.transactions,
             bytes: self.bytes - before.bytes,
@@ -132,7 +135,12 @@ impl Running {
         let limits = Options::default();
         let services: BTreeSet<String> = config.services.keys().chain(&config.hosts).cloned().collect();
         let options = Options {
-            host: Host { secrets, runtime: runtime(), ..Host::default() },
+            host: Host {
+                secrets,
+                runtime: runtime(),
+                max_token: config.limits.token.unwrap_or(pavane_core::engine::MAX_TOKEN),
+                ..Host::default()
+            },
             services: services.clone(),
             max_active: config.limits.active_instances.unwrap_or(limits.max_active),
             max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
@@ -182,6 +190,7 @@ impl Running {
             messages: self.engines().map(|engine| engine.progress().taken).sum(),
             refusals: self.engines().map(|engine| engine.progress().refused).sum(),
             dead_letters: self.engines().map(|engine| engine.progress().dead).sum(),
+            oversize: self.engines().map(|engine| engine.counters().oversize).sum(),
             commits: stats.iter().map(|stats| stats.commits).sum(),
             transactions: stats.iter().map(|stats| stats.transactions).sum(),
             bytes: stats.iter().map(|stats| stats.bytes).sum(),

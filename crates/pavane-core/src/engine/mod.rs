@@ -59,6 +59,8 @@ pub struct Step {
     pub publish: Vec<CloudEvent>,
     /// Messages to other locations of the instance.
     pub send: Vec<Message>,
+    /// Messages that were larger than [`Host::max_token`] allows, so that their tasks failed.
+    pub oversize: u32,
 }
 
 /// When an instance must be looked at without an input.
@@ -118,7 +120,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
     let mut machine = Machine::new(program, host, state, now);
     let cause = machine.take(input.command)?;
     machine.run();
-    let Machine { events, tasks, publish, send, .. } = machine;
+    let Machine { events, tasks, publish, send, oversize, .. } = machine;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
     let entry = JournalEntry {
@@ -141,7 +143,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         _ => None,
     };
     let instance = (before != after).then(|| state.record(program));
-    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send })
+    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send, oversize })
 }
 
 impl Step {
@@ -149,7 +151,7 @@ impl Step {
     /// become durable with it. A message is durable where it came from until it is acknowledged. Delivered again, it
     /// leads to the same calls with the same keys, whatever happened in between: nothing that a token brings with it
     /// depends on what else is here, and a message that was [redelivered](Message::redelivered) begins its calls
-    /// before it heeds a fence.
+    /// before it heeds a fence. What a limit refused does not wait: the next process may have another one.
     pub fn may_wait(&self, program: &Program, state: &State) -> bool {
         let token = matches!(self.events.first(), Some(Event::Arrived { message, parked: false })
             if matches!(message.body, Body::Token { .. }));
@@ -157,6 +159,7 @@ impl Step {
         let outstanding = state.outstanding();
         token
             && !program.is_fleeting()
+            && self.oversize == 0
             && self.send.is_empty()
             && self.publish.is_empty()
             && !state.is_ended()
@@ -187,6 +190,7 @@ impl Step {
             subscriptions: rest.subscriptions.or(self.subscriptions),
             publish: [self.publish, rest.publish].concat(),
             send: [self.send, rest.send].concat(),
+            oversize: self.oversize + rest.oversize,
         }
     }
 }

@@ -259,8 +259,11 @@ pub struct Child {
     pub wait: bool,
 }
 
+/// Bytes of a message, at most, when nobody says otherwise: what the usual brokers take without being told to.
+pub const MAX_TOKEN: usize = 1 << 20;
+
 /// What the machine may know about where it runs. The same on every machine that replays nothing: read by `decide` only.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// The location whose part of an instance it decides.
     pub here: Location,
@@ -268,6 +271,14 @@ pub struct Host {
     pub secrets: BTreeMap<String, Value>,
     /// `$runtime`.
     pub runtime: Value,
+    /// Bytes of a message that takes work on, at most: see [`MAX_TOKEN`]. What undoes, stops or ends work has no limit.
+    pub max_token: usize,
+}
+
+impl Default for Host {
+    fn default() -> Host {
+        Host { here: Location::default(), secrets: BTreeMap::new(), runtime: Value::default(), max_token: MAX_TOKEN }
+    }
 }
 
 /// Which events an instance wants to see.
