@@ -148,6 +148,20 @@ impl Peer {
         number <= self.taken || self.ahead.contains(&number)
     }
 
+    /// The last number taken; 0 when none was.
+    pub fn last_taken(&self) -> u64 {
+        self.ahead.last().copied().unwrap_or_default().max(self.taken)
+    }
+
+    /// Takes every number up to this.
+    pub fn take_all(&mut self, number: u64) {
+        self.taken = self.taken.max(number);
+        self.ahead.retain(|ahead| *ahead > self.taken);
+        while self.ahead.remove(&(self.taken + 1)) {
+            self.taken += 1;
+        }
+    }
+
     pub fn take(&mut self, number: u64) {
         self.ahead.insert(number);
         while self.ahead.remove(&(self.taken + 1)) {

@@ -10,6 +10,7 @@
 mod apply;
 mod event;
 mod lifecycle;
+mod lost;
 mod machine;
 mod message;
 mod rows;
@@ -25,6 +26,7 @@ mod waits;
 
 pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
+pub use lost::{Extent, Loss, Remains, Replaced, Witness};
 pub use message::Message;
 pub use state::State;
 pub use types::*;
@@ -212,7 +214,9 @@ impl Before {
 impl Machine<'_> {
     /// Takes an input: refuses it, or begins what it leads to.
     fn take(&mut self, command: Command) -> Result<Cause, Rejected> {
-        if !matches!(command, Command::Start(_) | Command::Message(_)) && self.state.start.is_none() {
+        if !matches!(command, Command::Start(_) | Command::Message(_) | Command::Replace(_))
+            && self.state.start.is_none()
+        {
             return Err(Rejected::Stale);
         }
         match command {
@@ -226,6 +230,9 @@ impl Machine<'_> {
             Command::Suspend => self.suspend(),
             Command::Resume => self.resume(),
             Command::Retry => self.retry(),
+            Command::Abandon(remains) => self.abandon(*remains),
+            Command::Replace(replaced) => self.replace(*replaced),
+            Command::LoseAnswers => self.lose_answers(),
         }
     }
 

@@ -171,6 +171,7 @@ impl Machine<'_> {
                     Errand::Enter(node) => self.schedule(t, Go::Enter(node)),
                     Errand::Undo => self.schedule(t, Go::Rollback),
                     Errand::Finish => self.schedule(t, Go::ListEnd),
+                    Errand::End { .. } if self.state.ended.is_some() => self.schedule(t, Go::Home),
                     Errand::End { status, problem } => self.emit(Event::Ended { status, output: None, problem }),
                 }
                 // An earlier delivery may have made the call that this one leads to, before the fence came: it counts
@@ -284,6 +285,9 @@ impl Machine<'_> {
         if self.is_away(&Location::Engine) {
             return self.depart(t, Location::Engine, Errand::End { status, problem });
         }
+        if self.state.ended.is_some() {
+            return self.dropped(t);
+        }
         self.emit(Event::Ended { status, output: None, problem });
         None
     }
@@ -351,12 +355,22 @@ impl State {
     /// Puts the token that a message brings to where it goes on.
     pub(super) fn admit(&mut self, body: &Body) {
         match body {
-            Body::Token { t, token, .. } => drop(self.tokens.insert(*t, (**token).clone())),
+            Body::Token { t, token, .. } => {
+                let mut token = (**token).clone();
+                if self.bereft {
+                    token.fence = Fence::Cut;
+                    // The instance has ended without it.
+                    if token.home == Home::Root && self.here.is_engine() {
+                        token.home = Home::None { at: self.here.clone() };
+                    }
+                }
+                self.tokens.insert(*t, token);
+            }
             Body::Report { parent, t, index, arrival } => {
                 let joins = |token: &&mut Token| matches!(&token.pending, Pending::Join(join) if join.is_of(*t));
                 if let Some(Pending::Join(join)) = self.tokens.get_mut(parent).filter(joins).map(|p| &mut p.pending) {
                     join.arrived.insert(*index, (**arrival).clone());
-                } else if self.losers.contains(t) {
+                } else if self.losers.contains(t) || self.bereft {
                     let Arrival { data, context, log, .. } = (**arrival).clone();
                     let home = Home::None { at: self.here.clone() };
                     self.tokens.insert(*t, Token { data, context, log, home, ..Token::default() });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lost::{Remains, Replaced};
 use super::message::Message;
 use crate::definition::CallOutput;
 use crate::event::CloudEvent;
@@ -58,6 +59,12 @@ pub enum Command {
     Resume,
     /// An operator retries what is unresolved, or now what waits for a retry.
     Retry,
+    /// For the home: a participant's store was lost with a part of it, and it is not to go on.
+    Abandon(Box<Remains>),
+    /// For a participant with a new store: what it must know of an instance that was abandoned.
+    Replace(Box<Replaced>),
+    /// For a participant with a new store: its part was brought back as it was last seen, and may have had answers since.
+    LoseAnswers,
 }
 
 /// The start of an instance.

@@ -1,7 +1,8 @@
-//! All locations of one instance, played by hand: messages too large to be sent.
+//! All locations of one instance, played by hand: messages too large to be sent, and a participant's store that is lost.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at what it did not expect")]
 
+mod lost;
 mod size;
 
 use std::collections::BTreeMap;
