@@ -85,9 +85,9 @@ pub async fn replace(
         };
         let identity = identity_of(&*new)?;
         match home_knows(&*home, &service, identity)? {
-            Recognized::Known => {
-                Err(Refused::NotLost(format!("the store of {service} is the one that the engine knows: nothing was lost")))
-            }
+            Recognized::Known => Err(Refused::NotLost(format!(
+                "the store of {service} is the one that the engine knows: nothing was lost"
+            ))),
             Recognized::New => Err(Refused::NotLost(format!(
                 "the engine has never known a store of {service}: nothing of it can have been lost"
             ))),
@@ -121,7 +121,7 @@ impl Replacing {
         let mut query = Query { mode: Some(Mode::Choreography), limit: PAGE, ..Query::default() };
         loop {
             let page = self.home.instances(&query)?;
-            for record in page.instances.iter().filter(|record| may_go_on(record)) {
+            for record in &page.instances {
                 self.judge(record, &on_the_way, &mut done)?;
             }
             query.cursor = page.next;
@@ -167,14 +167,13 @@ impl Replacing {
         std::iter::once((Location::Engine, &*self.home)).chain(others)
     }
 
-    fn judge(
-        &self,
-        record: &WorkflowInstance,
-        on_the_way: &OnTheWay,
-        done: &mut Replacement,
-    ) -> Result<(), Refused> {
+    fn judge(&self, record: &WorkflowInstance, on_the_way: &OnTheWay, done: &mut Replacement) -> Result<(), Refused> {
         let id = &record.id;
+        let ended = record.status.is_terminal();
         let Some(program) = self.engine.shared.registry.by_digest(&record.digest) else {
+            if ended {
+                return Ok(());
+            }
             // It waits for the program that began it; that one has to judge it.
             return Err(Refused::Unreadable(format!(
                 "the program of instance {id} (digest {}) is not deployed: do it with the Pavane that deployed it",
@@ -182,6 +181,10 @@ impl Replacing {
             )));
         };
         let Some(place) = program.locations().iter().position(|at| *at == self.lost) else { return Ok(()) };
+        // Of one that has ended, losers of races may still come home, and an operator may have had things undone again.
+        if ended && !program.has_races() && record.compensation.status == CompensationStatus::None {
+            return Ok(());
+        }
         let seen = self.seen(id, place as u64)?;
         let mut others = Vec::new();
         for (at, store) in self.stores().filter(|(at, _)| program.locations().contains(at)) {
@@ -195,11 +198,16 @@ impl Replacing {
         let ends = match (loss.extent(), self.remedy) {
             (Extent::Nothing, _) => return Ok(()),
             (Extent::Past, _) | (Extent::Held, Remedy::Adopt) => false,
-            (Extent::Held, Remedy::Abandon) | (Extent::Beyond, _) => true,
+            // Its work is done or undone: what is left is undoing, which may be repeated.
+            (Extent::Held, Remedy::Abandon) => !ended,
+            (Extent::Beyond, _) => true,
         };
         let told = if ends { loss.replace() } else { Some(Command::LoseAnswers) };
         self.bring_back(&program, id, seen, told)?;
-        if ends {
+        if ends && ended {
+            // What was seen of its part is older than its end: nothing of that is left to be named.
+            done.kept += 1;
+        } else if ends {
             let record = self.abandon(&program, home, &loss)?;
             done.abandoned.push((id.clone(), record.compensation.unresolved));
         } else if loss.extent() == Extent::Held {
@@ -249,12 +257,19 @@ impl Replacing {
             Some(Ok(step)) => Some(step),
             // Nothing was in flight.
             Some(Err(Rejected::Stale)) | None => None,
-            Some(Err(refused)) => return Err(Refused::Unreadable(format!("instance {id} at {}: {refused:?}", here.here.name()))),
+            Some(Err(refused)) => {
+                return Err(Refused::Unreadable(format!("instance {id} at {}: {refused:?}", here.here.name())));
+            }
         };
         let row = state.record(program);
         let mut commits: Vec<Commit> = seen
             .into_iter()
-            .map(|entry| Commit { entry: Some(entry), instance: Some(row.clone()), due: due(&state), ..Commit::default() })
+            .map(|entry| Commit {
+                entry: Some(entry),
+                instance: Some(row.clone()),
+                due: due(&state),
+                ..Commit::default()
+            })
             .collect();
         if let Some(step) = step {
             let mut commit = commit_of(&*self.new, program, &state, step)?;
@@ -269,18 +284,14 @@ impl Replacing {
     fn abandon(&self, program: &Program, mut home: State, loss: &Loss) -> Result<WorkflowInstance, Refused> {
         let host = &self.engine.shared.options.host;
         let step = decide(program, host, &mut home, Input { at: now(), command: loss.abandon() });
-        let step = step.map_err(|refused| Refused::Unreadable(format!("an instance cannot be abandoned: {refused:?}")))?;
+        let step =
+            step.map_err(|refused| Refused::Unreadable(format!("an instance cannot be abandoned: {refused:?}")))?;
         let record = home.record(program);
         let mut commit = commit_of(&*self.home, program, &home, step)?;
         commit.instance = Some(record.clone());
         write(&*self.home, vec![commit])?;
         Ok(record)
     }
-}
-
-/// Whether anything may still come of an instance: races, in which losers come home late, included.
-fn may_go_on(record: &WorkflowInstance) -> bool {
-    !record.status.is_terminal() || record.compensation.status != CompensationStatus::None
 }
 
 fn due(state: &State) -> Due {

@@ -10,3 +10,4 @@ pub mod config;
 pub mod demo;
 pub mod measure;
 pub mod server;
+mod stores;
