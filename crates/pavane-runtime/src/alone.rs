@@ -11,6 +11,7 @@ use pavane_core::program::{Location, Program};
 use pavane_store::{Commit, Deployed, History, Store};
 
 use crate::effects::Effects;
+use crate::lost::write;
 use crate::observer::Reading;
 use crate::{Engine, Error, Options, registry};
 
@@ -145,15 +146,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn identity(&self) -> Result<u64, Error> {
-        let known = self.blocking(|store| store.cursor(IDENTITY)).await?;
-        if known > 0 {
-            return Ok(known);
-        }
-        // The lower bits of a UUID of version 7 are drawn by chance.
-        let [_, _, _, _, _, _, _, _, low @ ..] = uuid::Uuid::now_v7().into_bytes();
-        let identity = (u64::from_be_bytes(low) & ((1 << IDENTITY_BITS) - 1)).max(1);
-        self.commit(Commit { consumed: vec![(IDENTITY.into(), identity)], ..Commit::default() }).await?;
-        Ok(identity)
+        let store = self.shared.store.clone();
+        tokio::task::spawn_blocking(move || identity_of(&*store)).await.map_err(|_| Error::Stopping)?
     }
 
     /// Whether a store is the one that the participant of a service has; the first is remembered.
@@ -161,14 +155,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn recognize(&self, service: &str, identity: u64) -> Result<Recognized, Error> {
-        let name = format!("participant:{service}");
-        let wanted = name.clone();
-        let known = self.blocking(move |store| store.cursor(&wanted)).await?;
-        if known == 0 {
-            self.commit(Commit { consumed: vec![(name, identity)], ..Commit::default() }).await?;
-            return Ok(Recognized::New);
-        }
-        Ok(if known == identity { Recognized::Known } else { Recognized::Other })
+        let (store, service) = (self.shared.store.clone(), service.to_owned());
+        let known = tokio::task::spawn_blocking(move || recognize(&*store, &service, identity)).await;
+        known.map_err(|_| Error::Stopping)?
     }
 
     /// Resolves when it has done something since it was last asked. One caller asks.
@@ -183,4 +172,49 @@ impl Engine {
     pub async fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
         self.blocking(move |store| store.history(steps_after, tasks_after, limit)).await
     }
+}
+
+/// Whether a store is the one that the participant of a service has, as the home's store knows; the first is remembered.
+/// Blocks.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn acquaint(home: &dyn Store, service: &str, participant: &dyn Store) -> Result<Recognized, Error> {
+    recognize(home, service, identity_of(participant)?)
+}
+
+/// The identity of a store: given to it when it is first asked for.
+pub(crate) fn identity_of(store: &dyn Store) -> Result<u64, Error> {
+    let known = store.cursor(IDENTITY)?;
+    if known > 0 {
+        return Ok(known);
+    }
+    // The lower bits of a UUID of version 7 are drawn by chance.
+    let [_, _, _, _, _, _, _, _, low @ ..] = uuid::Uuid::now_v7().into_bytes();
+    let identity = (u64::from_be_bytes(low) & ((1 << IDENTITY_BITS) - 1)).max(1);
+    write(store, vec![Commit { consumed: vec![(IDENTITY.into(), identity)], ..Commit::default() }])?;
+    Ok(identity)
+}
+
+/// What the home's store knows of a store.
+pub(crate) fn home_knows(home: &dyn Store, service: &str, identity: u64) -> Result<Recognized, Error> {
+    let (name, _) = remembered_as(service, identity);
+    Ok(match home.cursor(&name)? {
+        0 => Recognized::New,
+        known if known == identity => Recognized::Known,
+        _ => Recognized::Other,
+    })
+}
+
+/// How the home's store remembers that of a service.
+pub(crate) fn remembered_as(service: &str, identity: u64) -> (String, u64) {
+    (format!("participant:{service}"), identity)
+}
+
+fn recognize(home: &dyn Store, service: &str, identity: u64) -> Result<Recognized, Error> {
+    let known = home_knows(home, service, identity)?;
+    if known == Recognized::New {
+        write(home, vec![Commit { consumed: vec![remembered_as(service, identity)], ..Commit::default() }])?;
+    }
+    Ok(known)
 }

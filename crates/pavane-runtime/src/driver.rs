@@ -421,6 +421,7 @@ impl Driver {
         let Some(active) = self.active.get_mut(id) else { return };
         active.uncommitted += 1;
         let (at, shared) = (step.entry.timestamp, &self.engine.shared);
+        shared.tally.oversize.fetch_add(u64::from(step.oversize), Ordering::Relaxed);
         let outgoing = |message: pavane_core::engine::Message| {
             let envelope = message.to_envelope(&active.program, at).into();
             let to = message.to.name().to_owned();

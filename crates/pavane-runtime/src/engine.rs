@@ -184,6 +184,8 @@ pub struct Counters {
     pub calls: u64,
     /// Those of them that repeat an attempt of the same task.
     pub retries: u64,
+    /// Messages that were too large to be sent.
+    pub oversize: u64,
     /// Instances in memory now.
     pub active: u64,
 }
@@ -237,6 +239,7 @@ pub(crate) struct Tally {
     pub batches: AtomicU64,
     pub calls: AtomicU64,
     pub retries: AtomicU64,
+    pub oversize: AtomicU64,
     pub active: AtomicU64,
 }
 
@@ -570,6 +573,7 @@ impl Engine {
             batches: read(&tally.batches),
             calls: read(&tally.calls),
             retries: read(&tally.retries),
+            oversize: read(&tally.oversize),
             active: read(&tally.active),
         }
     }

@@ -7,6 +7,7 @@ mod alone;
 mod driver;
 pub mod effects;
 mod engine;
+pub mod lost;
 mod observer;
 mod outbox;
 mod participant;
@@ -15,7 +16,7 @@ mod registry;
 pub mod services;
 mod stuck;
 
-pub use alone::{Home, Recognized};
+pub use alone::{Home, Recognized, acquaint};
 pub use engine::*;
 pub use observer::{Copied, Reading, Source, Unread};
 pub use records::Cursor;

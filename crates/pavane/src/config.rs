@@ -148,6 +148,8 @@ pub struct LimitsConfig {
     pub calls_in_flight: Option<usize>,
     /// Largest request body of the HTTP API in bytes.
     pub request_body: Option<usize>,
+    /// Largest message that takes work from one location to another, in bytes.
+    pub token: Option<usize>,
     /// After how long a message that nobody takes makes its instance stuck.
     #[serde(deserialize_with = "duration")]
     pub stuck_after: Option<Duration>,

@@ -11,3 +11,4 @@ pub mod demo;
 pub mod measure;
 pub mod participant;
 pub mod server;
+mod stores;

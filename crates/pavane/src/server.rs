@@ -18,12 +18,13 @@ use tokio::net::TcpListener;
 use crate::api::{self, Api};
 use crate::config::{Config, Listen};
 use crate::participant::{Caller, Link};
+use crate::stores;
 
 /// How long calls in flight may take to end when nothing else is configured.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// How long a second process waits for the store before it says who holds it.
-const LOCK_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// How long a process whose store failed goes on, for the answers that say so.
 const TELLING: Duration = Duration::from_millis(500);
@@ -88,6 +89,8 @@ pub struct Totals {
     pub refusals: u64,
     /// Messages that became dead letters.
     pub dead_letters: u64,
+    /// Messages that were too large to be sent.
+    pub oversize: u64,
     /// Commits made durable.
     pub commits: u64,
     /// Transactions, each with one fsync.
@@ -107,6 +110,7 @@ impl std::ops::Sub for Totals {
             messages: self.messages - before.messages,
             refusals: self.refusals - before.refusals,
             dead_letters: self.dead_letters - before.dead_letters,
+            oversize: self.oversize - before.oversize,
             commits: self.commits - before.commits,
             transactions: self.transactions - before.transactions,
             bytes: self.bytes - before.bytes,
@@ -138,15 +142,17 @@ impl Running {
         let files = config.workflow_files()?;
         let network = network(&config, &secrets, resolve)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
-        let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let options = options(&config, secrets);
+        let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let (services, remote) = (options.services.clone(), config.remote_services());
+        let here = services.difference(&remote).cloned().collect();
+        let stores = open_participants(&storage, &config, &here, wait).await?;
+        // Before anything begins: work may be missing that the engine believes to be under way.
+        stores::acquaint(&config, &store, &stores).await?;
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
         let mut participants = Vec::new();
-        for service in services.difference(&remote) {
-            let path = participant_path(&config.store.sqlite.path, service);
-            let (store, sqlite) = open_store(&storage, path, wait).await?;
-            let engine = engine.participant(service, store).await.map_err(|e| vec![e.to_string()])?;
+        for (service, (store, sqlite)) in stores {
+            let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
             participants.push(Participant { engine, sqlite });
         }
         let elsewhere = Elsewhere::Nobody;
@@ -240,6 +246,7 @@ impl Running {
             messages: self.engines().map(|engine| engine.progress().taken).sum(),
             refusals: self.engines().map(|engine| engine.progress().refused).sum(),
             dead_letters: self.engines().map(|engine| engine.progress().dead).sum(),
+            oversize: self.engines().map(|engine| engine.counters().oversize).sum(),
             commits: stats.iter().map(|stats| stats.commits).sum(),
             transactions: stats.iter().map(|stats| stats.transactions).sum(),
             bytes: stats.iter().map(|stats| stats.bytes).sum(),
@@ -385,11 +392,14 @@ fn network(
     Network::new(options).map_err(|e| vec![e])
 }
 
-/// The limits of a configuration, and the services that have participants.
-fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
-    let limits = Options::default();
+/// A store, with what only SQLite can tell.
+pub(crate) type Opened = (Arc<dyn Store>, Option<Arc<Sqlite>>);
+
+/// What a configuration makes of the engine, and of the participants beside it.
+pub(crate) fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
+    let (limits, host) = (Options::default(), Host::default());
     Options {
-        host: Host { secrets, runtime: runtime(), ..Host::default() },
+        host: Host { secrets, runtime: runtime(), max_token: config.limits.token.unwrap_or(host.max_token), ..host },
         services: config.services.keys().chain(&config.hosts).cloned().collect(),
         max_active: config.limits.active_instances.unwrap_or(limits.max_active),
         max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
@@ -435,12 +445,23 @@ impl Source for Attached {
     }
 }
 
-/// Opens a store, with what only SQLite can tell.
-async fn open_store(
+/// Opens the stores of the participants of services.
+pub(crate) async fn open_participants(
     storage: &Storage,
-    path: PathBuf,
+    config: &Config,
+    services: &BTreeSet<String>,
     wait: Duration,
-) -> Result<(Arc<dyn Store>, Option<Arc<Sqlite>>), Vec<String>> {
+) -> Result<BTreeMap<String, Opened>, Vec<String>> {
+    let mut stores = BTreeMap::new();
+    for service in services {
+        let path = participant_path(&config.store.sqlite.path, service);
+        stores.insert(service.clone(), open_store(storage, path, wait).await?);
+    }
+    Ok(stores)
+}
+
+/// Opens a store.
+pub(crate) async fn open_store(storage: &Storage, path: PathBuf, wait: Duration) -> Result<Opened, Vec<String>> {
     match storage {
         Storage::Memory => Ok((Arc::new(Memory::new()), None)),
         Storage::Configured => {
@@ -452,7 +473,7 @@ async fn open_store(
 }
 
 /// Where the participant of a service keeps its state: beside the engine's store, under the service's name.
-fn participant_path(engine: &Path, service: &str) -> PathBuf {
+pub(crate) fn participant_path(engine: &Path, service: &str) -> PathBuf {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }
     };

@@ -93,6 +93,8 @@ impl State {
             }
             Event::Admitted { message } => self.admit(&message.body),
             Event::FencedAway { t, cut } => drop(self.fenced.insert(*t, *cut)),
+            Event::Abandoned { remains } => self.abandoned(remains),
+            Event::Replaced { replaced } => self.replaced(replaced),
             Event::SuspensionOrdered { order } => self.suspensions = *order,
             Event::RollbackJoined { t } => self.rollback_joined(*t),
             Event::CompensationRetried { t } => self.compensation_retried(*t),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lost::{Remains, Replaced};
 use super::message::Message;
 use super::types::{Child, Held, Request, Start};
 use crate::event::CloudEvent;
@@ -227,6 +228,16 @@ pub enum Event {
         t: TokenId,
         /// Whether calls in flight are given up.
         cut: bool,
+    },
+    /// A part of it was lost: it ends, and undoes what still comes.
+    Abandoned {
+        /// What it leaves behind.
+        remains: Box<Remains>,
+    },
+    /// Its part was lost with the store of this location, and is not brought back.
+    Replaced {
+        /// What the new store must know.
+        replaced: Box<Replaced>,
     },
     /// A suspension or resumption was ordered.
     SuspensionOrdered {

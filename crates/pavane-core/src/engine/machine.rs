@@ -24,6 +24,9 @@ use crate::value::Value;
 /// holding its partition for ever.
 const MAX_RUNS_PER_STEP: u32 = 100_000;
 
+/// What a message that is too large counts as, in tasks run: it was written to be measured, which takes as long.
+const OVERSIZE_RUNS: u32 = 1_000;
+
 /// How deep tasks may nest at run time (functions that call functions included).
 const MAX_FRAMES: usize = 128;
 
@@ -36,6 +39,8 @@ pub(super) struct Machine<'a> {
     pub tasks: Vec<ServiceTask>,
     pub publish: Vec<CloudEvent>,
     pub send: Vec<Message>,
+    /// Messages that were too large to be sent.
+    pub oversize: u32,
     ready: VecDeque<(TokenId, Go)>,
     runs: u32,
     /// The step ran too many tasks: no `try` catches an error any more, or one that retries at once would go on for ever.
@@ -87,6 +92,7 @@ impl<'a> Machine<'a> {
             tasks: Vec::new(),
             publish: Vec::new(),
             send: Vec::new(),
+            oversize: 0,
             ready: VecDeque::new(),
             runs: 0,
             runaway: false,
@@ -230,6 +236,25 @@ impl<'a> Machine<'a> {
                 Some(Go::Fail(problem, Trace::None))
             }
         }
+    }
+
+    /// A task that cannot be handed to the location that it belongs to fails here.
+    pub fn enter_in_vain(&mut self, t: TokenId, id: NodeId, problem: Problem) -> Go {
+        let node = self.program.node(id);
+        self.runs += OVERSIZE_RUNS;
+        let problem = self.limits(t, node).err().unwrap_or_else(|| problem.at(&node.reference));
+        let run = self.next_run();
+        self.emit(Event::Entered { t, task: node.reference.clone(), run, input: None, deadline: None });
+        Go::Fail(problem, Trace::None)
+    }
+
+    /// The task that a token has just left, as far as this step knows.
+    pub fn last_task(&self, t: TokenId) -> Arc<str> {
+        let left = self.events.iter().rev().find_map(|event| match event {
+            Event::Completed { t: token, task, .. } | Event::Skipped { t: token, task } if *token == t => Some(task),
+            _ => None,
+        });
+        left.cloned().unwrap_or_default()
     }
 
     fn limits(&mut self, t: TokenId, node: &Node) -> Result<(), Problem> {

@@ -73,6 +73,20 @@ struct Envelope<'a> {
     data: &'a Message,
 }
 
+/// A writer that keeps nothing but the number of bytes.
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What every location knows of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -134,6 +148,20 @@ impl Peer {
         number <= self.taken || self.ahead.contains(&number)
     }
 
+    /// The last number taken; 0 when none was.
+    pub fn last_taken(&self) -> u64 {
+        self.ahead.last().copied().unwrap_or_default().max(self.taken)
+    }
+
+    /// Takes every number up to this.
+    pub fn take_all(&mut self, number: u64) {
+        self.taken = self.taken.max(number);
+        self.ahead.retain(|ahead| *ahead > self.taken);
+        while self.ahead.remove(&(self.taken + 1)) {
+            self.taken += 1;
+        }
+    }
+
     pub fn take(&mut self, number: u64) {
         self.ahead.insert(number);
         while self.ahead.remove(&(self.taken + 1)) {
@@ -146,9 +174,22 @@ impl Message {
     /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
     /// people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
+        // Plain data: writing it to memory cannot fail.
+        serde_json::to_string(&self.envelope(program, at)).unwrap_or_default()
+    }
+
+    /// Bytes of its envelope.
+    pub(super) fn size(&self, program: &Program, at: Timestamp) -> usize {
+        let mut count = Count(0);
+        // Counting cannot fail.
+        serde_json::to_writer(&mut count, &self.envelope(program, at)).unwrap_or_default();
+        count.0
+    }
+
+    fn envelope<'a>(&'a self, program: &'a Program, at: Timestamp) -> Envelope<'a> {
         let Document { namespace, name, version, .. } = program.document();
         let (from, to) = (self.from.name(), self.to.name());
-        let envelope = Envelope {
+        Envelope {
             specversion: "1.0",
             id: id::derived(&[&self.instance, from, to, &self.number.to_string()]),
             source: format!("/pavane/{namespace}/{from}"),
@@ -165,9 +206,7 @@ impl Message {
             pvnto: to,
             pvnkind: self.kind(),
             data: self,
-        };
-        // Plain data: writing it to memory cannot fail.
-        serde_json::to_string(&envelope).unwrap_or_default()
+        }
     }
 
     /// Reads a message from a CloudEvent in the JSON format.

@@ -10,6 +10,7 @@
 mod apply;
 mod event;
 mod lifecycle;
+mod lost;
 mod machine;
 mod message;
 mod rows;
@@ -25,6 +26,7 @@ mod waits;
 
 pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
+pub use lost::{Extent, Loss, Remains, Replaced, Witness};
 pub use message::Message;
 pub use state::State;
 pub use types::*;
@@ -59,6 +61,8 @@ pub struct Step {
     pub publish: Vec<CloudEvent>,
     /// Messages to other locations of the instance.
     pub send: Vec<Message>,
+    /// Messages that were larger than [`Host::max_token`] allows, so that their tasks failed.
+    pub oversize: u32,
 }
 
 /// When an instance must be looked at without an input.
@@ -118,7 +122,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
     let mut machine = Machine::new(program, host, state, now);
     let cause = machine.take(input.command)?;
     machine.run();
-    let Machine { events, tasks, publish, send, .. } = machine;
+    let Machine { events, tasks, publish, send, oversize, .. } = machine;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
     let entry = JournalEntry {
@@ -141,7 +145,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         _ => None,
     };
     let instance = (before != after).then(|| state.record(program));
-    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send })
+    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send, oversize })
 }
 
 impl Step {
@@ -149,7 +153,7 @@ impl Step {
     /// become durable with it. A message is durable where it came from until it is acknowledged. Delivered again, it
     /// leads to the same calls with the same keys, whatever happened in between: nothing that a token brings with it
     /// depends on what else is here, and a message that was [redelivered](Message::redelivered) begins its calls
-    /// before it heeds a fence.
+    /// before it heeds a fence. What a limit refused does not wait: the next process may have another one.
     pub fn may_wait(&self, program: &Program, state: &State) -> bool {
         let token = matches!(self.events.first(), Some(Event::Arrived { message, parked: false })
             if matches!(message.body, Body::Token { .. }));
@@ -157,6 +161,7 @@ impl Step {
         let outstanding = state.outstanding();
         token
             && !program.is_fleeting()
+            && self.oversize == 0
             && self.send.is_empty()
             && self.publish.is_empty()
             && !state.is_ended()
@@ -187,6 +192,7 @@ impl Step {
             subscriptions: rest.subscriptions.or(self.subscriptions),
             publish: [self.publish, rest.publish].concat(),
             send: [self.send, rest.send].concat(),
+            oversize: self.oversize + rest.oversize,
         }
     }
 }
@@ -208,7 +214,9 @@ impl Before {
 impl Machine<'_> {
     /// Takes an input: refuses it, or begins what it leads to.
     fn take(&mut self, command: Command) -> Result<Cause, Rejected> {
-        if !matches!(command, Command::Start(_) | Command::Message(_)) && self.state.start.is_none() {
+        if !matches!(command, Command::Start(_) | Command::Message(_) | Command::Replace(_))
+            && self.state.start.is_none()
+        {
             return Err(Rejected::Stale);
         }
         match command {
@@ -222,6 +230,9 @@ impl Machine<'_> {
             Command::Suspend => self.suspend(),
             Command::Resume => self.resume(),
             Command::Retry => self.retry(),
+            Command::Abandon(remains) => self.abandon(*remains),
+            Command::Replace(replaced) => self.replace(*replaced),
+            Command::LoseAnswers => self.lose_answers(),
         }
     }
 

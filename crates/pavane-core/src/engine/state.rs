@@ -58,6 +58,8 @@ pub struct State {
     pub(super) stuck: BTreeSet<TokenId>,
     /// Order of the last suspension or resumption.
     pub(super) suspensions: u64,
+    /// A part of it was lost: what comes begins nothing and is undone.
+    pub(super) bereft: bool,
 }
 
 /// How the instance ended.

@@ -13,6 +13,7 @@ use super::types::Rejected;
 use crate::problem::{Kind, Problem};
 use crate::program::{Location, NodeId};
 use crate::record::Status;
+use crate::value::Value;
 
 /// Room for the numbers of tokens and runs of each location: they are unique in the instance without asking anybody.
 const NUMBERS: u32 = 1 << 24;
@@ -53,36 +54,79 @@ impl Machine<'_> {
         self.program.node(node).location.clone().filter(|at| self.is_away(at))
     }
 
-    /// The token leaves for another location.
+    /// The token leaves for another location, unless it is too large to: then the task that it was to begin fails here,
+    /// or, at its end, what surrounds it. What undoes work or ends it always leaves, without the data that flowed: nothing
+    /// reads it any more.
     pub fn depart(&mut self, t: TokenId, to: Location, errand: Errand) -> Option<Go> {
-        let token = Box::new(self.token(t)?.clone());
-        self.send(to, Body::Token { t, token, errand });
+        let mut token = Box::new(self.token(t)?.clone());
+        let limited = !token.rolling_back() && !matches!(errand, Errand::End { .. });
+        if !limited && !matches!(errand, Errand::Enter(_)) {
+            token.data = Value::NULL;
+        }
+        let due = match errand {
+            Errand::Enter(node) => Some(node),
+            _ => None,
+        };
+        let message = self.compose(to, Body::Token { t, token, errand })?;
+        if let Err(problem) = if limited { self.fits(&message) } else { Ok(()) } {
+            return Some(match due {
+                Some(node) => self.enter_in_vain(t, node, problem),
+                None => Go::Unwind(problem.at(&self.last_task(t))),
+            });
+        }
+        self.post(message);
         self.emit(Event::Departed { t });
         None
     }
 
-    /// Sends a message to another location.
+    /// Whether a message is small enough to be sent.
+    fn fits(&mut self, message: &Message) -> Result<(), Problem> {
+        let (size, most) = (message.size(self.program, self.now), self.host.max_token);
+        if size <= most {
+            return Ok(());
+        }
+        self.oversize += 1;
+        Err(Kind::Runtime.problem(format!(
+            "the message that takes the work on to {} would have {size} bytes, and {most} is the most that `limits.token` \
+             allows: keep less in the data, in `$context` and in what compensable tasks take and give, give the workflow \
+             less as its input, or raise the limit",
+            message.to.name()
+        )))
+    }
+
+    /// Sends a message that must get through, whatever it holds.
     pub fn send(&mut self, to: Location, body: Body) {
-        let Some(start) = self.state.start.clone() else { return };
+        if let Some(message) = self.compose(to, body) {
+            self.post(message);
+        }
+    }
+
+    fn post(&mut self, message: Message) {
+        let (to, number) = (message.to.clone(), message.number);
+        self.send.push(message);
+        self.emit(Event::Sent { to, number });
+    }
+
+    fn compose(&self, to: Location, body: Body) -> Option<Message> {
+        let start = self.state.start.clone()?;
         let number = self.state.peers.get(&to).map_or(0, |peer| peer.sent) + 1;
         // News of what was undone goes towards the home, and never from there.
         let (compensated, unresolved) = match self.host.here {
             Location::Engine => Default::default(),
             Location::Service(_) => (self.state.compensated.clone(), self.state.unresolved.clone()),
         };
-        self.send.push(Message {
+        Some(Message {
             instance: start.id.clone(),
             digest: self.program.digest().to_owned(),
             from: self.host.here.clone(),
-            to: to.clone(),
+            to,
             number,
             redelivered: false,
             header: Header { start, started_at: self.state.started_at, deadline: self.state.deadline },
             body,
             compensated,
             unresolved,
-        });
-        self.emit(Event::Sent { to, number });
+        })
     }
 
     /// Takes a message from another location, each once.
@@ -127,6 +171,7 @@ impl Machine<'_> {
                     Errand::Enter(node) => self.schedule(t, Go::Enter(node)),
                     Errand::Undo => self.schedule(t, Go::Rollback),
                     Errand::Finish => self.schedule(t, Go::ListEnd),
+                    Errand::End { .. } if self.state.ended.is_some() => self.schedule(t, Go::Home),
                     Errand::End { status, problem } => self.emit(Event::Ended { status, output: None, problem }),
                 }
                 // An earlier delivery may have made the call that this one leads to, before the fence came: it counts
@@ -190,9 +235,18 @@ impl Machine<'_> {
     pub fn report(&mut self, t: TokenId, report: ReportKind, problem: Option<Problem>) -> Option<Go> {
         match self.token(t)?.home.clone() {
             Home::Branch { at, parent, index, .. } if self.is_away(&at) => {
-                let Token { data, context, log, .. } = self.token(t)?.clone();
+                let Token { mut data, mut context, log, .. } = self.token(t)?.clone();
+                let limited = matches!(report, ReportKind::Completed | ReportKind::Ended);
+                if !limited {
+                    // No join reads them.
+                    (data, context) = (Value::NULL, Value::NULL);
+                }
                 let arrival = Box::new(Arrival { kind: report, problem, data, context, log });
-                self.send(at, Body::Report { parent, t, index, arrival });
+                let message = self.compose(at, Body::Report { parent, t, index, arrival })?;
+                if let Err(problem) = if limited { self.fits(&message) } else { Ok(()) } {
+                    return Some(Go::Unwind(problem.at(&self.last_task(t))));
+                }
+                self.post(message);
                 self.emit(Event::Departed { t });
                 None
             }
@@ -230,6 +284,9 @@ impl Machine<'_> {
     pub fn finish(&mut self, t: TokenId, status: Status, problem: Option<Problem>) -> Option<Go> {
         if self.is_away(&Location::Engine) {
             return self.depart(t, Location::Engine, Errand::End { status, problem });
+        }
+        if self.state.ended.is_some() {
+            return self.dropped(t);
         }
         self.emit(Event::Ended { status, output: None, problem });
         None
@@ -298,12 +355,22 @@ impl State {
     /// Puts the token that a message brings to where it goes on.
     pub(super) fn admit(&mut self, body: &Body) {
         match body {
-            Body::Token { t, token, .. } => drop(self.tokens.insert(*t, (**token).clone())),
+            Body::Token { t, token, .. } => {
+                let mut token = (**token).clone();
+                if self.bereft {
+                    token.fence = Fence::Cut;
+                    // The instance has ended without it.
+                    if token.home == Home::Root && self.here.is_engine() {
+                        token.home = Home::None { at: self.here.clone() };
+                    }
+                }
+                self.tokens.insert(*t, token);
+            }
             Body::Report { parent, t, index, arrival } => {
                 let joins = |token: &&mut Token| matches!(&token.pending, Pending::Join(join) if join.is_of(*t));
                 if let Some(Pending::Join(join)) = self.tokens.get_mut(parent).filter(joins).map(|p| &mut p.pending) {
                     join.arrived.insert(*index, (**arrival).clone());
-                } else if self.losers.contains(t) {
+                } else if self.losers.contains(t) || self.bereft {
                     let Arrival { data, context, log, .. } = (**arrival).clone();
                     let home = Home::None { at: self.here.clone() };
                     self.tokens.insert(*t, Token { data, context, log, home, ..Token::default() });

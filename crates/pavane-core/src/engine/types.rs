@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lost::{Remains, Replaced};
 use super::message::Message;
 use crate::definition::CallOutput;
 use crate::event::CloudEvent;
@@ -60,6 +61,12 @@ pub enum Command {
     Resume,
     /// An operator retries what is unresolved, or now what waits for a retry.
     Retry,
+    /// For the home: a participant's store was lost with a part of it, and it is not to go on.
+    Abandon(Box<Remains>),
+    /// For a participant with a new store: what it must know of an instance that was abandoned.
+    Replace(Box<Replaced>),
+    /// For a participant with a new store: its part was brought back as it was last seen, and may have had answers since.
+    LoseAnswers,
 }
 
 /// The start of an instance.
@@ -285,8 +292,11 @@ pub struct Child {
     pub wait: bool,
 }
 
+/// Bytes of a message, at most, when nobody says otherwise: what the usual brokers take without being told to.
+pub const MAX_TOKEN: usize = 1 << 20;
+
 /// What the machine may know about where it runs. The same on every machine that replays nothing: read by `decide` only.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// The location whose part of an instance it decides.
     pub here: Location,
@@ -294,6 +304,14 @@ pub struct Host {
     pub secrets: BTreeMap<String, Value>,
     /// `$runtime`.
     pub runtime: Value,
+    /// Bytes of a message that takes work on, at most: see [`MAX_TOKEN`]. What undoes, stops or ends work has no limit.
+    pub max_token: usize,
+}
+
+impl Default for Host {
+    fn default() -> Host {
+        Host { here: Location::default(), secrets: BTreeMap::new(), runtime: Value::default(), max_token: MAX_TOKEN }
+    }
 }
 
 /// Which events an instance wants to see.

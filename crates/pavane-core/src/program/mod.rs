@@ -158,6 +158,11 @@ impl Program {
         self.fleeting
     }
 
+    /// Whether branches may come home after the instance has ended: losers of races do.
+    pub fn has_races(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.act, Act::Fork { compete: true, .. }))
+    }
+
     pub(crate) fn input(&self) -> &FilterCode {
         &self.input
     }

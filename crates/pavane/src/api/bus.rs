@@ -93,9 +93,10 @@ async fn attach(door: Shared, Body(hello): Body<Hello>) -> Result<Json<Welcome>,
             StatusCode::CONFLICT,
             "another_store",
             format!(
-                "the participant of `{service}` has come with another store than before: what the former one holds of \
-                 work under way would be lost; start it with the store it had (`store.sqlite.path` of its configuration, \
-                 with `-{service}` in its name), or restore that from a backup"
+                "the participant of `{service}` has come with another store than the engine knows: work that was under way there \
+                 is not in it. Put the right file back (`store.sqlite.path` of its configuration, with `-{service}` in its \
+                 name). If it is lost, choose `pavane adopt {service}` or `pavane abandon {service}`, with both processes \
+                 stopped and the new file where the engine's configuration has it"
             ),
         ));
     }

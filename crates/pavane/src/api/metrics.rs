@@ -31,6 +31,11 @@ impl Collector for Numbers {
             ("pavane_call_retries", "Service calls that repeat an attempt of the same task", totals.retries),
             ("pavane_messages", "Messages delivered between engine and participants", totals.messages),
             ("pavane_message_refusals", "Times a message was not taken by its receiver", totals.refusals),
+            (
+                "pavane_oversize_messages",
+                "Messages that were larger than `limits.token` allows: the tasks they would have led to failed",
+                totals.oversize,
+            ),
             ("pavane_dead_letters", "Messages that became dead letters", totals.dead_letters),
             ("pavane_store_transactions", "Transactions made durable, each with one fsync", totals.transactions),
             ("pavane_store_commits", "Commits made durable", totals.commits),

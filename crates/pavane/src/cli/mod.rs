@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod picture;
 mod remote;
+mod replace;
 mod run;
 mod serve;
 mod show;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use pavane_core::definition::{Definition, Mode};
 use pavane_core::program::{Program, Resources};
+use pavane_runtime::lost::Remedy;
 
 /// Done.
 const OK: u8 = 0;
@@ -82,6 +84,10 @@ enum Command {
     Services(remote::ServicesOf),
     /// List messages between participants that could not be delivered, or send them again.
     Redrive(remote::Redrive),
+    /// Take a new store for a participant whose store was lost: what is known of its work goes on.
+    Adopt(replace::Replace),
+    /// Take a new store for a participant whose store was lost: instances with a part in the lost one end.
+    Abandon(replace::Replace),
     /// Run the five services of the demo, to try `examples/order-fulfilment` against.
     DemoServices(demo::DemoServices),
 }
@@ -172,6 +178,8 @@ impl Cli {
             Command::Emit(command) => command.run().await,
             Command::Services(command) => command.run().await,
             Command::Redrive(command) => command.run().await,
+            Command::Adopt(command) => command.run(Remedy::Adopt).await,
+            Command::Abandon(command) => command.run(Remedy::Abandon).await,
             Command::DemoServices(command) => command.run().await,
         };
         match done {

@@ -1,0 +1,259 @@
+//! The real binary after a participant's store was lost: it refuses to start, and an operator chooses what becomes of the
+//! work that was under way there. Nobody is asked to pay twice, and no effect is left that nobody names.
+//!
+//! Start reading at [`adopted_work_goes_on_as_an_unknown_outcome`].
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Json};
+use serde_json::{Value, json};
+use support::{Process, Served};
+
+const ORDER: &str = "document: { dsl: '1.0.3', namespace: t, name: order, version: '1.0.0' }
+use:
+  functions:
+    release: { call: http, with: { method: post, endpoint: 'http://inventory/release', body: '${ .input.order }' } }
+    refund: { call: http, with: { method: post, endpoint: 'http://payment/refund', body: '${ .input.order }' } }
+do:
+  - reserve: { call: http, with: { method: post, endpoint: 'http://inventory/reserve', body: '${ .order }' }, output: { as: '${ $input }' }, metadata: { pavane: { compensate: release } } }
+  - charge: { call: http, with: { method: post, endpoint: 'http://payment/charge', body: '${ .order }' }, output: { as: '${ $input }' }, metadata: { pavane: { compensate: refund } } }
+  - confirm: { call: http, with: { method: post, endpoint: 'http://inventory/confirm', body: '${ .order }' }, output: { as: '${ $input }' } }
+";
+
+/// Two services that note what they are asked, and hang where they are told to.
+#[derive(Clone, Default)]
+struct Services {
+    /// Path and order of each request.
+    books: Arc<Mutex<Vec<(String, String)>>>,
+    /// Requests that get no answer.
+    hanging: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Services {
+    async fn serve(&self) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        port
+    }
+
+    fn hang(&self, requests: &[(&str, &str)]) {
+        *self.hanging.lock().unwrap() =
+            requests.iter().map(|(path, order)| (path.to_string(), order.to_string())).collect();
+    }
+
+    /// What was asked for an order, in its order.
+    fn asked(&self, order: &str) -> Vec<String> {
+        let books = self.books.lock().unwrap();
+        books.iter().filter(|(_, of)| of == order).map(|(path, _)| path.clone()).collect()
+    }
+}
+
+async fn answer(State(services): State<Services>, request: Request) -> axum::response::Response {
+    let path = request.uri().path().to_owned();
+    let body = axum::body::to_bytes(request.into_body(), 10_000).await.unwrap();
+    let order: String = serde_json::from_slice(&body).unwrap();
+    let entry = (path, order);
+    services.books.lock().unwrap().push(entry.clone());
+    if services.hanging.lock().unwrap().contains(&entry) {
+        std::future::pending::<()>().await;
+    }
+    Json(json!({})).into_response()
+}
+
+/// Two orders under way, of which `held` waits for `payment` and `past` has left it, and then payment's store is gone.
+struct Disaster {
+    services: Services,
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    held: String,
+    past: String,
+}
+
+impl Disaster {
+    async fn strikes() -> Disaster {
+        let services = Services::default();
+        services.hang(&[("/payment/charge", "held"), ("/inventory/confirm", "past")]);
+        let port = services.serve().await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("order.yaml"), ORDER).unwrap();
+        let of = |name: &str| format!("  {name}: {{ url: 'http://127.0.0.1:{port}/{name}', idempotency: key }}\n");
+        let settings = format!("workflows: [ ./order.yaml ]\nservices:\n{}{}", of("inventory"), of("payment"));
+        let config = support::config(folder.path(), &settings);
+        let mut served = Served::start(&config).await;
+        let (held, past) = (start(&served, "held").await, start(&served, "past").await);
+        under_way(&served, &held, "charge").await;
+        under_way(&served, &past, "confirm").await;
+        served.process.kill();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.file_name().unwrap().to_str().unwrap().starts_with("pavane-payment.db") {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+        services.hang(&[]);
+        Disaster { services, folder, config, held, past }
+    }
+
+    async fn pavane(&self, arguments: &[&str]) -> std::process::Output {
+        let config = self.config.to_str().unwrap();
+        support::pavane(&[arguments, &["-c", config]].concat()).await
+    }
+
+    /// The server does not start, however often, and says why and what can be done.
+    async fn refuses(&self) {
+        for _ in 0..2 {
+            let output = self.pavane(&["serve"]).await;
+            let told = support::errors(&output);
+            assert_eq!(output.status.code(), Some(2), "{told}");
+            let file = self.folder.path().join("pavane-payment.db");
+            for part in [
+                &file.display().to_string(),
+                "participant of payment",
+                "pavane adopt payment",
+                "pavane abandon payment",
+            ] {
+                assert!(told.contains(part), "{part}: {told}");
+            }
+        }
+        assert_eq!(self.services.asked("held"), ["/inventory/reserve", "/payment/charge"]);
+    }
+
+    async fn past_goes_on(&self, served: &Served) {
+        let record = ended(served, &self.past).await;
+        assert_eq!(record["status"], "completed", "{record:#}");
+        // The call that was in flight at the participant that was not lost was made again, and no other.
+        let expected = ["/inventory/reserve", "/payment/charge", "/inventory/confirm", "/inventory/confirm"];
+        assert_eq!(self.services.asked("past"), expected);
+    }
+}
+
+async fn start(served: &Served, order: &str) -> String {
+    let path = "/api/v1/workflows/t/order/instances?mode=choreography";
+    let body = json!({ "order": order }).to_string();
+    let answer = served.ask("POST", path, &[("content-type", "application/json")], body).await;
+    answer.body["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+/// Waits until the engine's record shows a task as running.
+async fn under_way(served: &Served, id: &str, task: &str) {
+    let until = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let tasks = served.get(&format!("/api/v1/instances/{id}/tasks")).await;
+        let runs = |row: &Value| row["name"] == task && row["status"] == "running";
+        if tasks["tasks"].as_array().unwrap().iter().any(runs) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "{task} never runs: {tasks:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+async fn ended(served: &Served, id: &str) -> Value {
+    served.ask("GET", &format!("/api/v1/instances/{id}"), &[("prefer", "wait=60")], "").await.body
+}
+
+fn references(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|entry| entry["reference"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adopted_work_goes_on_as_an_unknown_outcome() {
+    let disaster = Disaster::strikes().await;
+    disaster.refuses().await;
+    let other = disaster.pavane(&["adopt", "inventory"]).await;
+    assert_eq!(other.status.code(), Some(2));
+    assert!(support::errors(&other).contains("nothing was lost"), "{}", support::errors(&other));
+    let adopted = disaster.pavane(&["adopt", "payment", "-o", "json"]).await;
+    let expected = json!({ "service": "payment", "adopted": [disaster.held], "abandoned": [], "kept": 1 });
+    assert_eq!(support::json(&adopted), expected, "{}", support::errors(&adopted));
+    let again = disaster.pavane(&["adopt", "payment"]).await;
+    assert_eq!(again.status.code(), Some(2), "it is done");
+    let served = Served::start(&disaster.config).await;
+    let record = ended(&served, &disaster.held).await;
+    assert_eq!(
+        (&record["status"], &record["error"]["instance"]),
+        (&json!("faulted"), &json!("/do/1/charge")),
+        "{record:#}"
+    );
+    assert_eq!(record["compensation"]["compensated"], json!(["/do/1/charge", "/do/0/reserve"]));
+    // Nobody was asked to pay again, and what may have been paid was paid back.
+    let expected = ["/inventory/reserve", "/payment/charge", "/payment/refund", "/inventory/release"];
+    assert_eq!(disaster.services.asked("held"), expected);
+    disaster.past_goes_on(&served).await;
+    let tasks = served.get(&format!("/api/v1/instances/{}/tasks", disaster.held)).await;
+    let charge = tasks["tasks"].as_array().unwrap().iter().find(|task| task["name"] == "charge").unwrap();
+    assert_eq!(charge["status"], "faulted", "what the new store did is seen: {tasks:#}");
+    // New orders are served by the new store.
+    let fresh = start(&served, "fresh").await;
+    assert_eq!(ended(&served, &fresh).await["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_instances_end_at_once_and_are_undone_when_an_operator_says_so() {
+    let disaster = Disaster::strikes().await;
+    disaster.refuses().await;
+    let abandoned = disaster.pavane(&["abandon", "payment", "-o", "json"]).await;
+    let report = support::json(&abandoned);
+    assert_eq!((&report["adopted"], &report["kept"]), (&json!([]), &json!(1)), "{report:#}");
+    assert_eq!(report["abandoned"][0]["id"], json!(disaster.held));
+    assert_eq!(references(&report["abandoned"][0]["unresolved"]), ["/do/1/charge", "/do/0/reserve"]);
+    let served = Served::start(&disaster.config).await;
+    let record = ended(&served, &disaster.held).await;
+    assert_eq!(record["status"], "faulted");
+    let detail = record["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains("the participant of payment was lost") && detail.contains("pavane retry"), "{detail}");
+    assert_eq!(references(&record["compensation"]["unresolved"]), ["/do/1/charge", "/do/0/reserve"]);
+    disaster.past_goes_on(&served).await;
+    // Nothing happened by itself.
+    assert_eq!(disaster.services.asked("held"), ["/inventory/reserve", "/payment/charge"]);
+    let path = format!("/api/v1/instances/{}", disaster.held);
+    let retried = served.ask("POST", &format!("{path}/retry"), &[], "").await;
+    assert!(retried.status.is_success(), "{retried:?}");
+    let until = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let record = served.get(&path).await;
+        if record["compensation"]["compensated"] == json!(["/do/1/charge", "/do/0/reserve"]) {
+            assert_eq!(record["compensation"]["unresolved"], json!([]));
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until, "{record:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let expected = ["/inventory/reserve", "/payment/charge", "/payment/refund", "/inventory/release"];
+    assert_eq!(disaster.services.asked("held"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_put_back_needs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str| format!("  {name}: {{ url: 'http://127.0.0.1:9/{name}' }}\n");
+    let config = support::config(folder.path(), &format!("services:\n{}", of("payment")));
+    let stopped = |mut served: Served| async move {
+        served.process.signal("TERM");
+        assert!(served.process.ended().await.success());
+    };
+    stopped(Served::start(&config).await).await;
+    let (file, aside) = (folder.path().join("pavane-payment.db"), folder.path().join("aside.db"));
+    std::fs::rename(&file, &aside).unwrap();
+    let mut process = Process::start(&["serve", "-c", config.to_str().unwrap()]);
+    assert_eq!(process.ended().await.code(), Some(2), "{}", process.stderr());
+    remove(&file);
+    std::fs::rename(&aside, &file).unwrap();
+    stopped(Served::start(&config).await).await;
+}
+
+/// Removes a database with its log.
+fn remove(file: &Path) {
+    for part in ["", "-wal", "-shm"] {
+        // Its log is gone when it was closed in good order.
+        let _ = std::fs::remove_file(format!("{}{part}", file.display()));
+    }
+}
