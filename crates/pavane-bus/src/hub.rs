@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
 use pavane_core::Timestamp;
@@ -93,12 +93,18 @@ pub struct Hub {
 
 struct Inner {
     bus: Arc<dyn Bus>,
+    places: RwLock<Places>,
+    /// By their services.
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+/// Where participants are to be.
+#[derive(Default)]
+struct Places {
     /// Services whose participants are elsewhere, each with what rings when one of them did something.
     remote: BTreeMap<String, Arc<Notify>>,
     /// Services whose participants are in this process.
     here: BTreeSet<String>,
-    /// By their services.
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
 }
 
 /// A participant that is attached.
@@ -134,7 +140,7 @@ enum Reply {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("remote", &self.inner.remote.keys()).finish_non_exhaustive()
+        f.debug_struct("Hub").field("remote", &self.remote()).finish_non_exhaustive()
     }
 }
 
@@ -147,19 +153,36 @@ impl fmt::Debug for Session {
 impl Hub {
     /// A hub on the bus of this process. Participants of `remote` services attach; those of others are `here`.
     pub fn new(bus: Arc<dyn Bus>, remote: BTreeSet<String>, here: BTreeSet<String>) -> Hub {
-        let remote = remote.into_iter().map(|service| (service, Arc::default())).collect();
-        Hub { inner: Arc::new(Inner { bus, remote, here, sessions: Mutex::default() }) }
+        let hub = Hub { inner: Arc::new(Inner { bus, places: RwLock::default(), sessions: Mutex::default() }) };
+        remote.into_iter().for_each(|service| hub.add_remote(service));
+        here.into_iter().for_each(|service| hub.add_here(service));
+        hub
+    }
+
+    /// From now on the participant of a service attaches.
+    pub fn add_remote(&self, service: String) {
+        self.inner.places_mut().remote.entry(service).or_default();
+    }
+
+    /// From now on the participant of a service is in this process.
+    pub fn add_here(&self, service: String) {
+        self.inner.places_mut().here.insert(service);
     }
 
     /// The services whose participants are elsewhere.
-    pub fn remote(&self) -> impl Iterator<Item = &str> {
-        self.inner.remote.keys().map(String::as_str)
+    pub fn remote(&self) -> BTreeSet<String> {
+        self.inner.places().remote.keys().cloned().collect()
+    }
+
+    /// The services whose participants are in this process.
+    pub fn here(&self) -> BTreeSet<String> {
+        self.inner.places().here.clone()
     }
 
     /// Those of them whose participants are not attached now.
     pub fn missing(&self) -> Vec<String> {
         let sessions = self.inner.lock();
-        self.remote().filter(|service| !sessions.contains_key(*service)).map(str::to_owned).collect()
+        self.remote().into_iter().filter(|service| !sessions.contains_key(service)).collect()
     }
 
     /// Whether a participant that says hello could be attached, but for others that are.
@@ -171,18 +194,19 @@ impl Hub {
             return Err(Unfit::Protocol { version: hello.version.clone(), theirs: hello.protocol });
         }
         let service = &hello.service;
-        if !self.inner.remote.contains_key(service) {
-            let known: Vec<&str> = self.remote().take(10).collect();
+        let remote = self.remote();
+        if !remote.contains(service) {
+            let known: Vec<&str> = remote.iter().take(10).map(String::as_str).collect();
             let known =
                 if known.is_empty() { "there are none".into() } else { format!("they are {}", known.join(", ")) };
-            return Err(Unfit::Service(match self.inner.here.contains(service) {
+            return Err(Unfit::Service(match self.inner.places().here.contains(service) {
                 true => format!(
                     "the participant of `{service}` is in the hub's own process: to run it in another, write `services: \
                      {{ {service}: {{ participant: remote }} }}` in the hub's configuration and start the hub again"
                 ),
                 false => format!(
                     "the hub has no service `{service}` whose participant is remote ({known}): add it to `services` of \
-                     the hub's configuration with `participant: remote`, and start the hub again"
+                     the hub's configuration with `participant: remote`, and have the hub read it again (SIGHUP)"
                 ),
             }));
         }
@@ -350,11 +374,11 @@ impl Hub {
 
     /// What rings when a participant of this service did something; absent for a service that is not remote.
     pub fn bell(&self, service: &str) -> Option<Arc<Notify>> {
-        self.inner.remote.get(service).cloned()
+        self.inner.places().remote.get(service).cloned()
     }
 
     fn ring(&self, service: &str) {
-        if let Some(bell) = self.inner.remote.get(service) {
+        if let Some(bell) = self.bell(service) {
             bell.notify_one();
         }
     }
@@ -374,6 +398,14 @@ impl Hub {
 }
 
 impl Inner {
+    fn places(&self) -> RwLockReadGuard<'_, Places> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places_mut(&self) -> RwLockWriteGuard<'_, Places> {
+        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }

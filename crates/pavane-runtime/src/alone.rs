@@ -5,7 +5,7 @@
 //! another store would know nothing of the work under way.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use pavane_core::program::{Location, Program};
 use pavane_store::{Commit, Deployed, History, Store};
@@ -96,8 +96,8 @@ impl Engine {
     }
 
     /// The services that have participants, for the home; a participant asks for nobody's: the home has checked it.
-    pub(crate) fn services(&self) -> Option<&BTreeSet<String>> {
-        self.is_home().then_some(&self.shared.options.services)
+    pub(crate) fn services(&self) -> Option<Arc<BTreeSet<String>>> {
+        self.is_home().then(|| self.shared.services.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Whether it can follow the program of a digest.
@@ -124,10 +124,11 @@ impl Engine {
         let title = format!("{namespace}/{name} {version}");
         let resources = serde_json::from_str(resources)
             .map_err(|e| format!("the resources of {title} cannot be read ({e}): it is damaged"))?;
-        let (compiled, _) = registry::compile(&title, text, &resources, self.services()).map_err(|problems| {
-            let first = problems.first().map(ToString::to_string).unwrap_or_default();
-            format!("{title} cannot be read by this program: {first}")
-        })?;
+        let (compiled, _) =
+            registry::compile(&title, text, &resources, self.services().as_deref()).map_err(|problems| {
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                format!("{title} cannot be read by this program: {first}")
+            })?;
         let found = compiled.orchestrated.digest();
         if found != digest {
             return Err(format!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use pavane_bus::Relay;
@@ -28,7 +28,7 @@ use crate::registry::{self, Registry};
 pub struct Options {
     /// Which location it is, and secrets and `$runtime` for expressions.
     pub host: Host,
-    /// Services that have participants: where choreographed work can be placed.
+    /// Services that have participants at first: where choreographed work can be placed.
     pub services: BTreeSet<String>,
     /// Instances kept in memory that still move; more starts are answered `Busy` (backpressure, not memory).
     pub max_active: usize,
@@ -221,6 +221,8 @@ pub(crate) struct Shared {
     /// Why the engine has stopped.
     pub failure: watch::Sender<Option<String>>,
     pub stopping: watch::Sender<bool>,
+    /// The services that have participants now.
+    pub services: RwLock<Arc<BTreeSet<String>>>,
     /// Where a participant in a process of its own asks for definitions.
     pub home: OnceLock<Arc<dyn Home>>,
     pub deploying: tokio::sync::Mutex<()>,
@@ -274,7 +276,27 @@ impl Engine {
         options.host.here = Location::Service(service.into());
         let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone()).await?;
         engine.begin_work(inboxes);
+        let (home, participant) = (self.clone(), engine.clone());
+        tokio::spawn(async move {
+            let mut stopping = home.shared.stopping.subscribe();
+            tokio::select! {
+                // One process: what one of its stores has failed, all stop for.
+                reason = participant.failed() => home.fail(&reason),
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        });
         Ok(engine)
+    }
+
+    /// From now on these services have participants. What is deployed is placed anew: what could not be choreographed
+    /// before may be now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn place_at(&self, services: BTreeSet<String>) -> Result<(), Error> {
+        *self.shared.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+        let _turn = self.shared.deploying.lock().await;
+        self.load_definitions().await
     }
 
     pub(crate) async fn new(
@@ -289,6 +311,7 @@ impl Engine {
         let (partitions, inboxes) =
             (0..options.partitions.max(1)).map(|_| mpsc::channel(options.max_queued.max(1))).unzip();
         let shared = Arc::new(Shared {
+            services: RwLock::new(Arc::new(options.services.clone())),
             options,
             store,
             effects,
@@ -330,7 +353,7 @@ impl Engine {
             for deployed in store.definitions()? {
                 let resources: Resources = serde_json::from_str(&deployed.resources).unwrap_or_default();
                 let name = format!("{}/{} {}", deployed.namespace, deployed.name, deployed.version);
-                match registry::compile(&name, &deployed.text, &resources, engine.services()) {
+                match registry::compile(&name, &deployed.text, &resources, engine.services().as_deref()) {
                     Ok((compiled, _)) if compiled.orchestrated.digest() == deployed.digest => {
                         engine.shared.registry.insert(compiled, deployed);
                     }
@@ -351,7 +374,7 @@ impl Engine {
     pub async fn deploy(&self, file: &str, text: &str, replace: bool) -> Result<Deployment, Error> {
         let resources = self.fetch_resources(file, text).await?;
         let (compiled, diagnostics) =
-            registry::compile(file, text, &resources, self.services()).map_err(Error::Definition)?;
+            registry::compile(file, text, &resources, self.services().as_deref()).map_err(Error::Definition)?;
         let program = compiled.orchestrated.clone();
         let document = program.document();
         let mut deployment = Deployment {
@@ -509,7 +532,7 @@ impl Engine {
     }
 
     /// The store failed: nobody is told anything any more that is not durable.
-    pub(crate) fn fail(&self, failure: &Error) {
+    pub(crate) fn fail(&self, failure: &dyn std::fmt::Display) {
         let first = self.shared.failure.send_if_modified(|reason| {
             let first = reason.is_none();
             reason.get_or_insert_with(|| failure.to_string());

@@ -34,7 +34,7 @@ pub struct Service {
 }
 
 /// Settings of a service in the configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSettings {
     /// Base URL; its path stands before that of each endpoint.
@@ -95,7 +95,7 @@ pub enum Idempotency {
 }
 
 /// Limits of a service.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Calls in flight; further ones wait in order. `http.max_connections` for each of its URLs when absent.
@@ -110,7 +110,7 @@ pub struct Limits {
 }
 
 /// The breaker of a service; [`BreakerSettings`] says what each means.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
     failure_rate: f64,
@@ -146,7 +146,7 @@ impl From<BreakerConfig> for BreakerSettings {
 }
 
 /// The retry budget of a service; [`RetrySettings`] says what each means.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetriesConfig {
     ratio: f64,
@@ -214,8 +214,8 @@ impl Services {
     }
 
     /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Service> {
-        self.0.values().map(|service| &**service)
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.0.values()
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 /// Listeners.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// HTTP API.
@@ -61,7 +61,7 @@ impl Default for Listen {
 }
 
 /// The store.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// SQLite.
@@ -69,7 +69,7 @@ pub struct StoreConfig {
 }
 
 /// The SQLite store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SqliteConfig {
     /// The file, relative to the configuration.
@@ -86,7 +86,7 @@ impl Default for SqliteConfig {
 }
 
 /// The bus; the embedded one, which lives in the store, is what there is.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
     /// The embedded bus.
@@ -94,7 +94,7 @@ pub struct BusConfig {
 }
 
 /// The embedded bus, as participants in processes of their own reach it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddedBus {
     /// Its base URL, for participants that reach it by another address than `listen.bus`.
@@ -104,7 +104,7 @@ pub struct EmbeddedBus {
 }
 
 /// A secret: given here, or read from a file or the environment.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secret {
     /// The value itself.
@@ -119,7 +119,7 @@ pub struct Secret {
 }
 
 /// Outgoing HTTP.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Further certificate authorities, in PEM.
@@ -137,7 +137,7 @@ pub struct HttpConfig {
 }
 
 /// Limits.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Instances that move at the same time.
@@ -273,6 +273,21 @@ impl Config {
                 "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
             )),
         }
+    }
+
+    /// Keys whose values differ from those of another configuration and that are read at the start alone.
+    pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
+        let Config { listen, store, bus, secrets, http, limits, shutdown, workflows: _, services: _, hosts: _ } = self;
+        let keys = [
+            ("listen", *listen != other.listen),
+            ("store", *store != other.store),
+            ("bus", *bus != other.bus),
+            ("secrets", *secrets != other.secrets),
+            ("http", *http != other.http),
+            ("limits", *limits != other.limits),
+            ("shutdown", *shutdown != other.shutdown),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
     /// The services whose participants are in processes of their own.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use pavane_bus::{Embedded, Hub};
+use pavane_bus::{Bus, Embedded, Hub};
 use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_runtime::effects::{Network, NetworkOptions};
@@ -16,7 +16,7 @@ use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
 use crate::api::{self, Api};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::participant::{Caller, Link};
 use crate::stores;
 
@@ -48,7 +48,10 @@ pub struct Running {
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
     /// The participants of the services in this process, each with a store of its own.
-    pub participants: Vec<Participant>,
+    participants: Arc<RwLock<Vec<Participant>>>,
+    bus: Arc<dyn Bus>,
+    /// Where participants attach, once it is open.
+    bus_address: Arc<OnceLock<SocketAddr>>,
     /// How it stands with the participants in processes of their own.
     pub(crate) elsewhere: Elsewhere,
     pub(crate) config: Arc<Config>,
@@ -57,9 +60,7 @@ pub struct Running {
 /// What a process has to do with others.
 #[derive(Clone, Debug)]
 pub(crate) enum Elsewhere {
-    /// Nothing.
-    Nobody,
-    /// It hosts the embedded bus for participants in processes of their own.
+    /// It hosts the embedded bus, for participants in processes of their own, too.
     Hub(Hub),
     /// It is such a participant itself.
     Participant(Arc<Link>),
@@ -144,45 +145,98 @@ impl Running {
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let options = options(&config, secrets);
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
-        let (services, remote) = (options.services.clone(), config.remote_services());
-        let here = services.difference(&remote).cloned().collect();
+        let remote = config.remote_services();
+        let here = options.services.difference(&remote).cloned().collect();
         let stores = open_participants(&storage, &config, &here, wait).await?;
         // Before anything begins: work may be missing that the engine believes to be under way.
         stores::acquaint(&config, &store, &stores).await?;
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
-        let mut participants = Vec::new();
-        for (service, (store, sqlite)) in stores {
-            let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
-            participants.push(Participant { engine, sqlite });
-        }
-        let elsewhere = Elsewhere::Nobody;
-        let mut running = Running { engine, network, sqlite, participants, elsewhere, config: Arc::new(config) };
-        running.connect(&services, remote);
-        let mut problems = Vec::new();
-        for file in files {
-            problems.extend(running.deploy(&file, false).await.err());
-        }
-        if problems.is_empty() { Ok(running) } else { Err(problems) }
+        let bus: Arc<dyn Bus> = Arc::new(Embedded::default());
+        let hub = Hub::new(bus.clone(), BTreeSet::new(), BTreeSet::new());
+        let (participants, bus_address) = (Arc::default(), Arc::default());
+        let (elsewhere, config) = (Elsewhere::Hub(hub.clone()), Arc::new(config));
+        let running = Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, config };
+        running.engine.subscribe(&*running.bus);
+        running.add(&hub, stores, remote).await?;
+        running.engine.publish_to(running.bus.clone());
+        running.deploy_all(files).await?;
+        Ok(running)
     }
 
-    /// Connects the engine and the participants by the embedded bus.
-    fn connect(&mut self, services: &BTreeSet<String>, remote: BTreeSet<String>) {
-        let bus = Arc::new(Embedded::default());
+    /// Adds participants: those whose stores are given in this process, and `remote` ones that may attach.
+    async fn add(
+        &self,
+        hub: &Hub,
+        stores: BTreeMap<String, Opened>,
+        remote: BTreeSet<String>,
+    ) -> Result<(), Vec<String>> {
+        let mut added = Vec::new();
+        for (service, (store, sqlite)) in stores {
+            let engine = self.engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
+            hub.add_here(service);
+            added.push(Participant { engine, sqlite });
+        }
         // First everybody listens, then they speak.
-        self.engines().for_each(|engine| engine.subscribe(&*bus));
-        self.engines().for_each(|engine| engine.publish_to(bus.clone()));
-        for Participant { engine, .. } in &self.participants {
+        added.iter().for_each(|Participant { engine, .. }| engine.subscribe(&*self.bus));
+        for Participant { engine, .. } in &added {
+            engine.publish_to(self.bus.clone());
             self.engine.observe(engine.location(), Arc::new(engine.clone()));
         }
-        if !remote.is_empty() {
-            let here = services.difference(&remote).cloned().collect();
-            let hub = Hub::new(bus, remote.clone(), here);
-            for service in remote {
-                let source = Attached { hub: hub.clone(), service: service.clone() };
-                self.engine.observe(&service, Arc::new(source));
-            }
-            self.elsewhere = Elsewhere::Hub(hub);
+        self.participants.write().unwrap_or_else(PoisonError::into_inner).extend(added);
+        for service in remote {
+            hub.add_remote(service.clone());
+            self.engine.observe(&service, Arc::new(Attached { hub: hub.clone(), service: service.clone() }));
         }
+        Ok(())
+    }
+
+    async fn deploy_all(&self, files: Vec<PathBuf>) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        for file in files {
+            problems.extend(self.deploy(&file, false).await.err());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Takes up the services and workflows of a configuration that was read again. Services that are no more in it are
+    /// not called by their names any more; their participants end what is at them.
+    ///
+    /// # Errors
+    /// Everything that keeps it from that, a line each. Of services nothing has changed then, unless a definition alone
+    /// is what cannot be deployed.
+    pub async fn reload(&self, config: &Config) -> Result<(), Vec<String>> {
+        let Elsewhere::Hub(hub) = &self.elsewhere else {
+            self.network.replace(&config.services()?);
+            return Ok(());
+        };
+        let (files, services) = (config.workflow_files()?, config.services()?);
+        let names: BTreeSet<String> = config.services.keys().chain(&self.config.hosts).cloned().collect();
+        let (remote, was_remote, was_here) = (config.remote_services(), hub.remote(), hub.here());
+        let here: BTreeSet<String> = names.difference(&remote).cloned().collect();
+        let moved = remote.intersection(&was_here).chain(here.intersection(&was_remote));
+        let moved: Vec<String> = moved
+            .map(|service| format!("services.{service}.participant: a participant moves at a start only: start again"))
+            .collect();
+        if !moved.is_empty() {
+            return Err(moved);
+        }
+        let new = here.difference(&was_here).cloned().collect();
+        let wait = self.config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
+        let stores = open_participants(&Storage::Configured, &self.config, &new, wait).await?;
+        if let Some(home) = &self.sqlite {
+            let home: Arc<dyn Store> = home.clone();
+            stores::acquaint(&self.config, &home, &stores).await?;
+        }
+        self.add(hub, stores, remote.difference(&was_remote).cloned().collect()).await?;
+        self.open_bus(hub).await.map_err(|problem| vec![problem])?;
+        self.network.replace(&services);
+        self.engine.place_at(names).await.map_err(|error| vec![error.to_string()])?;
+        self.deploy_all(files).await
+    }
+
+    /// The participants in this process.
+    fn participants(&self) -> Vec<Participant> {
+        self.participants.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens the participant of a service as a process of its own: its store is the one that it would have beside the
@@ -217,36 +271,40 @@ impl Running {
         engine.ask(link.home());
         engine.subscribe(&*link);
         engine.publish_to(link.clone());
-        let elsewhere = Elsewhere::Participant(link);
-        Ok(Running { engine, network, sqlite, participants: Vec::new(), elsewhere, config: Arc::new(config) })
+        let (participants, bus_address) = (Arc::default(), Arc::default());
+        let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
+        Ok(Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, config })
     }
 
     /// The engine, and the participants as the engines they are.
-    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
-        std::iter::once(&self.engine).chain(self.participants.iter().map(|participant| &participant.engine))
+    pub fn engines(&self) -> Vec<Engine> {
+        let participants = self.participants().into_iter().map(|participant| participant.engine);
+        std::iter::once(self.engine.clone()).chain(participants).collect()
     }
 
     /// Where the participant of a service is: `here`, or `attached` or `away` when it is in a process of its own.
     pub(crate) fn participant_of(&self, service: &str) -> &'static str {
         match &self.elsewhere {
             Elsewhere::Hub(hub) if hub.missing().iter().any(|missing| missing == service) => "away",
-            Elsewhere::Hub(hub) if hub.remote().any(|remote| remote == service) => "attached",
+            Elsewhere::Hub(hub) if hub.remote().contains(service) => "attached",
             _ => "here",
         }
     }
 
     /// Numbers since the start, over all engines.
     pub fn totals(&self) -> Totals {
-        let stores = std::iter::once(&self.sqlite).chain(self.participants.iter().map(|part| &part.sqlite));
+        let stores =
+            std::iter::once(self.sqlite.clone()).chain(self.participants().into_iter().map(|part| part.sqlite));
         let stats: Vec<Stats> = stores.flatten().map(|sqlite| sqlite.stats()).collect();
+        let engines = self.engines();
         Totals {
-            calls: self.engines().map(|engine| engine.counters().calls).sum(),
-            retries: self.engines().map(|engine| engine.counters().retries).sum(),
-            steps: self.engines().map(|engine| engine.counters().steps).sum(),
-            messages: self.engines().map(|engine| engine.progress().taken).sum(),
-            refusals: self.engines().map(|engine| engine.progress().refused).sum(),
-            dead_letters: self.engines().map(|engine| engine.progress().dead).sum(),
-            oversize: self.engines().map(|engine| engine.counters().oversize).sum(),
+            calls: engines.iter().map(|engine| engine.counters().calls).sum(),
+            retries: engines.iter().map(|engine| engine.counters().retries).sum(),
+            steps: engines.iter().map(|engine| engine.counters().steps).sum(),
+            messages: engines.iter().map(|engine| engine.progress().taken).sum(),
+            refusals: engines.iter().map(|engine| engine.progress().refused).sum(),
+            dead_letters: engines.iter().map(|engine| engine.progress().dead).sum(),
+            oversize: engines.iter().map(|engine| engine.counters().oversize).sum(),
             commits: stats.iter().map(|stats| stats.commits).sum(),
             transactions: stats.iter().map(|stats| stats.transactions).sum(),
             bytes: stats.iter().map(|stats| stats.bytes).sum(),
@@ -272,25 +330,38 @@ impl Running {
     /// A port in use; a bus that strangers could reach.
     pub async fn serve(&self) -> Result<Addresses, String> {
         let api = Api::new(self.clone(), self.config.limits.request_body);
-        let Listen { admin, bus, .. } = self.config.listen;
-        let bus = match &self.elsewhere {
-            Elsewhere::Hub(hub) => {
-                let token = self.config.bus_token()?;
-                if token.is_none() && !bus.ip().is_loopback() {
-                    return Err(format!(
-                        "listen.bus: {bus} can be reached from other machines, and nobody need show a token there: set \
-                         `bus.embedded.token`, or listen on 127.0.0.1"
-                    ));
-                }
-                Some(listen(bus, "listen.bus", api::bus::router(hub.clone(), self.engine.clone(), token)).await?)
-            }
-            _ => None,
-        };
         let router = match &self.elsewhere {
             Elsewhere::Participant(_) => api::participant(api),
-            _ => api::router(api),
+            Elsewhere::Hub(hub) => {
+                self.open_bus(hub).await?;
+                api::router(api)
+            }
         };
-        Ok(Addresses { admin: listen(admin, "listen.admin", router).await?, bus })
+        let admin = listen(self.config.listen.admin, "listen.admin", router).await?;
+        Ok(Addresses { admin, bus: self.bus_address() })
+    }
+
+    /// Where participants attach, if any may.
+    pub(crate) fn bus_address(&self) -> Option<SocketAddr> {
+        self.bus_address.get().copied()
+    }
+
+    /// Lets participants attach, as soon as there may be one.
+    async fn open_bus(&self, hub: &Hub) -> Result<(), String> {
+        if hub.remote().is_empty() || self.bus_address().is_some() {
+            return Ok(());
+        }
+        let (address, token) = (self.config.listen.bus, self.config.bus_token()?);
+        if token.is_none() && !address.ip().is_loopback() {
+            return Err(format!(
+                "listen.bus: {address} can be reached from other machines, and nobody need show a token there: set \
+                 `bus.embedded.token`, or listen on 127.0.0.1"
+            ));
+        }
+        let bound = listen(address, "listen.bus", api::bus::router(hub.clone(), self.engine.clone(), token)).await?;
+        // One at a time reloads.
+        let _ = self.bus_address.set(bound);
+        Ok(())
     }
 
     /// Stops in good order.
@@ -298,14 +369,13 @@ impl Running {
         let deadline = self.config.shutdown.unwrap_or(SHUTDOWN);
         // What waits for its turn is durable and was not sent: nothing is gained by beginning it now.
         self.network.drain();
-        futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline))).await;
+        futures_util::future::join_all(self.engines().iter().map(|engine| engine.shutdown(deadline))).await;
     }
 
     /// Resolves when a store has failed, or the hub refuses this participant, with the reason.
     async fn failed(&self) -> String {
-        let failures = self.engines().map(|engine| Box::pin(engine.failed()));
-        let failure = futures_util::future::select_all(failures);
-        let Elsewhere::Participant(link) = &self.elsewhere else { return failure.await.0 };
+        let failure = self.engine.failed();
+        let Elsewhere::Participant(link) = &self.elsewhere else { return failure.await };
         let learn = async |digests: Vec<String>| {
             for digest in digests {
                 // A message of that program asks again.
@@ -315,7 +385,7 @@ impl Running {
             }
         };
         tokio::select! {
-            (reason, ..) = failure => reason,
+            reason = failure => reason,
             refused = link.run(learn) => match refused {
                 Err(reason) => reason,
                 Ok(()) => "the link to the hub ended".into(),

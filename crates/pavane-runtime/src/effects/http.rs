@@ -5,7 +5,7 @@
 //! key can tell.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -29,7 +29,7 @@ use super::network::{NetworkOptions, Pooled, Used, client};
 use super::openapi::Documents;
 use super::secrets;
 use super::{Context, Effects, Performed, Performing};
-use crate::services::{Idempotency, Service};
+use crate::services::{Idempotency, Service, Services};
 
 /// Redirects followed, as browsers do.
 const MAX_REDIRECTS: usize = 10;
@@ -64,16 +64,22 @@ struct Inner {
     options: NetworkOptions,
     client: Pooled,
     documents: Documents,
-    /// Gates by the name of their service.
-    gates: BTreeMap<String, Gate>,
+    services: RwLock<Arc<BTreeMap<String, Known>>>,
     authorities: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Places for calls, whoever they go to.
     places: Semaphore,
 }
 
+/// A service and its gate.
+#[derive(Clone)]
+struct Known {
+    service: Arc<Service>,
+    gate: Gate,
+}
+
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network").field("services", &self.0.options.services).finish_non_exhaustive()
+        f.debug_struct("Network").field("services", &self.known().keys()).finish_non_exhaustive()
     }
 }
 
@@ -113,14 +119,21 @@ enum Unsent {
 }
 
 /// What is on its way to a service, and what waits for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Traffic<'n> {
+#[derive(Clone, Debug)]
+pub struct Traffic {
     /// The service.
-    pub service: &'n Service,
+    pub service: Arc<Service>,
     /// How its gate stands.
     pub standing: Standing,
     /// For how much longer its breaker is open, while it is.
     pub open_for: Option<Duration>,
+}
+
+impl Known {
+    fn traffic(&self) -> Traffic {
+        let (standing, open_for) = self.gate.standing();
+        Traffic { service: self.service.clone(), standing, open_for }
+    }
 }
 
 impl NoAnswer {
@@ -142,10 +155,28 @@ impl Network {
     pub fn new(options: NetworkOptions) -> Result<Network, String> {
         let client = client(&options)?;
         let places = Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS));
-        let gate = |service: &Service| (service.name.clone(), Gate::new(service.gate(options.max_per_authority)));
-        let gates = options.services.iter().map(gate).collect();
-        let (documents, authorities) = (Documents::default(), Mutex::default());
-        Ok(Network(Arc::new(Inner { options, client, documents, gates, authorities, places })))
+        let (documents, authorities, services) = (Documents::default(), Mutex::default(), RwLock::default());
+        let first = options.services.clone();
+        let network = Network(Arc::new(Inner { options, client, documents, services, authorities, places }));
+        network.replace(&first);
+        Ok(network)
+    }
+
+    /// From now on these are the services. One whose settings are the same keeps its gate; calls that wait at the gate of
+    /// another, or are under way, end as they began.
+    pub fn replace(&self, services: &Services) {
+        let mut known = self.0.services.write().unwrap_or_else(PoisonError::into_inner);
+        let new = services.iter().map(|service| {
+            let former = known.get(&service.name).filter(|former| former.service.settings == service.settings);
+            let fresh =
+                || Known { service: service.clone(), gate: Gate::new(service.gate(self.0.options.max_per_authority)) };
+            (service.name.clone(), former.cloned().unwrap_or_else(fresh))
+        });
+        *known = Arc::new(new.collect());
+    }
+
+    fn known(&self) -> Arc<BTreeMap<String, Known>> {
+        self.0.services.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What it was set up with.
@@ -154,24 +185,23 @@ impl Network {
     }
 
     /// What is on its way to each service.
-    pub fn traffic(&self) -> impl Iterator<Item = Traffic<'_>> {
-        self.0.options.services.iter().filter_map(|service| self.traffic_of(&service.name))
+    pub fn traffic(&self) -> Vec<Traffic> {
+        self.known().values().map(Known::traffic).collect()
     }
 
     /// What is on its way to a service.
-    pub fn traffic_of(&self, service: &str) -> Option<Traffic<'_>> {
-        let (standing, open_for) = self.0.gates.get(service)?.standing();
-        Some(Traffic { service: self.0.options.services.get(service)?, standing, open_for })
+    pub fn traffic_of(&self, service: &str) -> Option<Traffic> {
+        self.known().get(service).map(Known::traffic)
     }
 
     /// How many calls of an instance wait for their turn at a service.
     pub fn waiting_of(&self, service: &str, instance: &str) -> usize {
-        self.0.gates.get(service).map_or(0, |gate| gate.waiting_of(instance))
+        self.known().get(service).map_or(0, |known| known.gate.waiting_of(instance))
     }
 
     /// Sends nothing more to services: what waits at their gates is left to the next process. Calls in flight may end.
     pub fn drain(&self) {
-        self.0.gates.values().for_each(Gate::close);
+        self.known().values().for_each(|known| known.gate.close());
     }
 
     async fn perform(&self, context: Context, call: Call) -> Option<Performed> {
@@ -183,9 +213,10 @@ impl Network {
             Ok(request) => request,
             Err(problem) => return Some(not_sent(problem).into()),
         };
-        let service = self.service(&request.uri);
+        let known = self.service(&request.uri);
+        let service = known.as_ref().map(|known| &*known.service);
         let what = || format!("{} {}", request.method, request.uri);
-        let entering = self.enter(service.as_deref(), &context.instance, call.attempt > 1, due, what);
+        let entering = self.enter(known.as_ref(), &context.instance, call.attempt > 1, due, what);
         let turn = tokio::select! {
             biased;
             turn = entering => turn,
@@ -199,13 +230,13 @@ impl Network {
             Err(Unsent::For(problem, held)) => return Some(Performed { outcome: not_sent(problem), held }),
             Err(Unsent::Stopping) => return None,
         };
-        let held = turn.as_ref().and_then(|turn| told(service.as_deref(), turn.held()));
-        let limit = service.as_ref().and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
+        let held = turn.as_ref().and_then(|turn| told(service, turn.held()));
+        let limit = service.and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
         let limited = Instant::now() + limit;
         let deadline = due.map_or(limited, |due| due.min(limited));
         let headers = own_headers(&context, &call, deadline);
         // Boxed: of the calls that wait for their turn, none needs the room for this yet.
-        let result = Box::pin(self.exchange(&request, headers, service.as_deref(), deadline)).await;
+        let result = Box::pin(self.exchange(&request, headers, service, deadline)).await;
         turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
         let outcome = match result {
             Ok(answer) => outcome(&request, answer),
@@ -215,23 +246,21 @@ impl Network {
     }
 
     /// The service that a URI names.
-    fn service(&self, uri: &str) -> Option<Arc<Service>> {
+    fn service(&self, uri: &str) -> Option<Known> {
         let uri: Uri = uri.parse().ok()?;
-        self.0.options.services.get(uri.host()?).cloned()
+        self.known().get(uri.host()?).cloned()
     }
 
     /// Waits for the turn of a call at its service's gate. A call that is given up there was not sent.
     async fn enter(
         &self,
-        service: Option<&Service>,
+        known: Option<&Known>,
         flow: &str,
         retry: bool,
         due: Option<Instant>,
         what: impl Fn() -> String,
     ) -> Result<Option<Turn>, Unsent> {
-        let Some((service, gate)) = service.and_then(|s| Some((s, self.0.gates.get(&s.name)?))) else {
-            return Ok(None);
-        };
+        let Some(Known { service, gate }) = known else { return Ok(None) };
         let now = Instant::now();
         let until = match due {
             Some(due) => due.checked_sub(TOO_LATE).unwrap_or(now),
@@ -429,15 +458,16 @@ impl Network {
             };
             let opened = secrets::open_request(&request, &self.0.options.secrets)
                 .map_err(|why| Kind::Authorization.problem(why))?;
-            let service = self.service(uri);
+            let known = self.service(uri);
             let due = due.unwrap_or_else(|| Instant::now() + self.0.options.call_timeout);
-            let entering = self.enter(service.as_deref(), uri, false, Some(due), || format!("GET {uri}"));
+            let entering = self.enter(known.as_ref(), uri, false, Some(due), || format!("GET {uri}"));
             let turn = entering.await.map_err(|unsent| match unsent {
                 Unsent::For(problem, _) => problem,
                 Unsent::Stopping => communication(format!("{uri} is not fetched: the process stops")),
             })?;
             let deadline = due.min(Instant::now() + self.0.options.call_timeout);
-            let result = self.exchange(&opened, HeaderMap::new(), service.as_deref(), deadline).await;
+            let result =
+                self.exchange(&opened, HeaderMap::new(), known.as_ref().map(|known| &*known.service), deadline).await;
             turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
             let answer = result.map_err(|n| n.problem)?;
             if !answer.status.is_success() {

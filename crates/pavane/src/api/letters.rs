@@ -30,7 +30,7 @@ pub(super) async fn redrive(api: Shared, Path(id): Path<String>) -> Result<Respo
         || ApiError::new(StatusCode::NOT_FOUND, "unknown_dead_letter", format!("there is no dead letter {id}"));
     let (location, position) = id.rsplit_once(':').ok_or_else(unknown)?;
     let position: u64 = position.parse().map_err(|_| unknown())?;
-    let engine = api.running.engines().find(|engine| engine.location() == location).ok_or_else(unknown)?;
+    let engine = api.running.engines().into_iter().find(|engine| engine.location() == location).ok_or_else(unknown)?;
     match engine.redrive(position).await? {
         true => Ok((StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response()),
         false => Err(unknown()),

@@ -101,7 +101,7 @@ impl Numbers {
     /// What is on its way to each service.
     fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         // One look at each, so that the numbers of one scrape fit together.
-        let traffic: Vec<Traffic<'_>> = self.0.network.traffic().collect();
+        let traffic: Vec<Traffic> = self.0.network.traffic();
         if traffic.is_empty() {
             return Ok(());
         }

@@ -15,8 +15,9 @@ pub(super) async fn list(api: Shared) -> Json<Value> {
         .running
         .network
         .traffic()
+        .iter()
         .map(|traffic| {
-            let mut body = json_of(&traffic);
+            let mut body = json_of(traffic);
             body["participant"] = json!(api.running.participant_of(&traffic.service.name));
             body
         })
@@ -40,7 +41,7 @@ pub(super) async fn load(api: Shared, Path(name): Path<String>) -> Result<Json<V
     })))
 }
 
-fn json_of(traffic: &Traffic<'_>) -> Value {
+fn json_of(traffic: &Traffic) -> Value {
     let Traffic { service, standing, open_for } = traffic;
     let settings = &service.settings;
     let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();

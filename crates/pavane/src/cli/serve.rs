@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
@@ -55,18 +56,18 @@ impl Serve {
         match (self.role, self.service) {
             (Role::Participant, Some(service)) => {
                 config.listen.admin = self.listen.unwrap_or(ANY_PORT);
-                participant(config, &service).await
+                participant(config, &service, &self.config).await
             }
             (_, Some(_)) => Err(Failure::wrong("--service goes with --role participant")),
             (_, None) => {
                 config.listen.admin = self.listen.unwrap_or(config.listen.admin);
-                engine(config).await
+                engine(config, &self.config, self.listen).await
             }
         }
     }
 }
 
-async fn engine(config: Config) -> Done {
+async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done {
     let running =
         Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
@@ -75,20 +76,65 @@ async fn engine(config: Config) -> Done {
         many => format!("{many} workflows"),
     };
     let bus = addresses.bus.map(|bus| format!("; participants attach at http://{bus}")).unwrap_or_default();
+    let hung_up = hung_up()?;
     println!("pavane serves at http://{} ({deployed} deployed){bus}", addresses.admin);
-    running.until_stopped().await.map_err(Failure::failed)?;
-    Ok(OK)
+    until_stopped(&running, file, listen, hung_up).await
 }
 
-async fn participant(config: Config, service: &str) -> Done {
+async fn participant(config: Config, service: &str, file: &Path) -> Done {
+    let listen = Some(config.listen.admin);
     let running = Running::open_participant(config, service).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
+    let hung_up = hung_up()?;
     println!(
         "pavane is the participant of {service} at http://{} (/readyz tells whether it is attached)",
         addresses.admin
     );
-    running.until_stopped().await.map_err(Failure::failed)?;
+    until_stopped(&running, file, listen, hung_up).await
+}
+
+/// Told by SIGHUP, from now on.
+fn hung_up() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("SIGHUP cannot be heard: {e}")))
+}
+
+/// Serves until it is stopped; reads its configuration again at each SIGHUP. `listen` was given in place of
+/// `listen.admin`.
+async fn until_stopped(running: &Running, file: &Path, listen: Option<SocketAddr>, mut hung_up: Signal) -> Done {
+    let reload = async {
+        while hung_up.recv().await.is_some() {
+            match take_up(running, file, listen).await {
+                Ok(told) => println!("{}: {told}", file.display()),
+                Err(problems) => {
+                    problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                    eprintln!("{} was not taken up", file.display());
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
+        () = reload => {}
+    }
     Ok(OK)
+}
+
+/// Reads the configuration again and takes up what can be; says so.
+async fn take_up(running: &Running, file: &Path, listen: Option<SocketAddr>) -> Result<String, Vec<String>> {
+    let mut config = Config::read(file)?;
+    config.listen.admin = listen.unwrap_or(config.listen.admin);
+    let bus = running.bus_address();
+    running.reload(&config).await?;
+    let mut told = "services and workflows are taken up".to_owned();
+    let keys = running.config.needs_restart(&config);
+    if !keys.is_empty() {
+        told.push_str(&format!("; {} at the next start only", keys.join(", ")));
+    }
+    if let Some(opened) = running.bus_address().filter(|_| bus.is_none()) {
+        told.push_str(&format!("; participants attach at http://{opened}"));
+    }
+    Ok(told)
 }
 
 impl Dev {
