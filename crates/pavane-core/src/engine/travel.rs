@@ -202,6 +202,7 @@ impl Machine<'_> {
             Body::Suspend { on, order } => self.follow_suspension(on, order),
             Body::Hasten => drop(self.hasten()),
             Body::Undone => self.pass_on_undone(),
+            Body::Bereaved { .. } => self.bereave(),
         }
     }
 
@@ -378,6 +379,7 @@ impl State {
             }
             Body::Side { parent, t, halted } => self.side_joined(*parent, *t, *halted),
             Body::Dropped { t, stuck } => self.dropped(*t, *stuck),
+            Body::Bereaved { lost } => self.bereaved(lost),
             Body::Fence { .. } | Body::Suspend { .. } | Body::Hasten | Body::Undone => {}
         }
     }
