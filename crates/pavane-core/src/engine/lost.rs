@@ -36,6 +36,8 @@ struct Part {
     /// By receiver and number: what a message took with it that may have to be undone, with the reason why nobody did when
     /// that is known.
     left: BTreeMap<(Location, u64), Left>,
+    /// Keys of what was undone here.
+    undone: BTreeSet<String>,
 }
 
 /// What a message took with it.
@@ -164,6 +166,7 @@ impl Loss {
         let found = found.chain(between.flat_map(|left| left.entries.iter().cloned()));
         let found = found.map(|(entry, known)| (entry, if known.is_empty() { why.clone() } else { known }));
         let mut keys = alive(program, lost, others);
+        keys.extend(part.undone.iter().cloned());
         let mut entries = Vec::new();
         for (entry, why) in found {
             // Each once, however many copies of a token there are.
@@ -241,11 +244,12 @@ fn coming<'a>(lost: &'a Location, others: &'a [Witness]) -> impl Iterator<Item =
     sent.chain(others.iter().flat_map(|other| other.part.state.parked_messages()))
 }
 
-/// Keys of everything that a token elsewhere, or a message between others, will have undone. What is at the home is named,
-/// or undone, by the home.
+/// Keys of everything that was undone elsewhere, or that a token there, or a message between others, will have undone. What
+/// is at the home is named, or undone, by the home.
 fn alive(program: &Program, lost: &Location, others: &[Witness]) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
-    for Witness { part: Part { state, .. }, .. } in others {
+    for Witness { part: Part { state, undone, .. }, .. } in others {
+        keys.extend(undone.iter().cloned());
         let kept =
             state.remains(program, |_| true).into_iter().chain(state.unresolved.iter().map(|(entry, _)| entry.clone()));
         kept.for_each(|entry| entry.keys(&mut keys));
@@ -288,6 +292,10 @@ impl Part {
                             left.token = Some(*t);
                             left.entries.extend(with_it);
                         }
+                    }
+                    Event::Undone { t, .. } => {
+                        let undoing = part.state.token(*t).and_then(Token::undoing);
+                        part.undone.extend(undoing.map(|undoing| undoing.task.key.clone()));
                     }
                     _ => sending = None,
                 }
@@ -477,6 +485,10 @@ impl Machine<'_> {
         let ended = self.state.ended.is_some();
         let service = remains.service.clone();
         let mut remains = remains;
+        if !ended {
+            // What is here ends here, too, and may be awaited elsewhere.
+            remains.lost.extend(self.state.tokens.keys().copied());
+        }
         self.tell_all(&Body::Bereaved { lost: remains.lost.clone() });
         if !ended {
             let why = format!("what came after it was lost with the store of {service}");

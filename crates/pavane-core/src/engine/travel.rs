@@ -253,6 +253,8 @@ impl Machine<'_> {
             }
             // It was away when the race was decided.
             Home::Branch { .. } if self.state.losers.contains(&t) => self.lost(t),
+            // Its join was lost.
+            Home::Branch { parent, .. } if self.state.bereft && self.token(parent).is_none() => self.lost(t),
             Home::Branch { parent, .. } => {
                 self.emit(Event::Reported { t, report, problem });
                 self.schedule(parent, Go::Join);
