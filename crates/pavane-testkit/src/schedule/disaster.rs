@@ -26,11 +26,8 @@ pub(super) struct Disaster {
 /// # Errors
 /// What broke, and what happened up to there.
 pub fn cramped(program: &Program, seed: u64, services: u64, bytes: usize) -> Result<u32, (String, Vec<String>)> {
-    let mut world = world(program, seed, services, None, false);
-    world.parts.iter_mut().for_each(|part| part.host.max_token = bytes);
-    world.tracing = true;
-    play(&mut world)?;
-    Ok(world.run.oversize)
+    let prepare = |world: &mut World<'_>| world.parts.iter_mut().for_each(|part| part.host.max_token = bytes);
+    Ok(played(program, seed, services, prepare)?.run.oversize)
 }
 
 /// Runs a schedule in which a participant's store is lost, and an operator adopts a new one or abandons; tells how much was
@@ -39,12 +36,31 @@ pub fn cramped(program: &Program, seed: u64, services: u64, bytes: usize) -> Res
 /// # Errors
 /// What broke, and what happened up to there.
 pub fn bereaved(program: &Program, seed: u64, services: u64) -> Result<Option<Extent>, (String, Vec<String>)> {
-    let mut world = world(program, seed, services, None, false);
-    let at = world.chance.below(60) as u64;
-    world.disaster = Some(Disaster { at, extent: None, unknown: BTreeSet::new(), abandoned: false });
-    world.tracing = true;
-    play(&mut world)?;
-    Ok(world.disaster.and_then(|disaster| disaster.extent))
+    let prepare = |world: &mut World<'_>| {
+        let at = world.chance.below(60) as u64;
+        world.disaster = Some(Disaster { at, extent: None, unknown: BTreeSet::new(), abandoned: false });
+    };
+    Ok(played(program, seed, services, prepare)?.disaster.and_then(|disaster| disaster.extent))
+}
+
+/// Plays a world that was prepared; once more with a trace, if it broke.
+fn played(
+    program: &Program,
+    seed: u64,
+    services: u64,
+    prepare: impl Fn(&mut World<'_>),
+) -> Result<World<'_>, (String, Vec<String>)> {
+    let prepared = |tracing| {
+        let mut world = world(program, seed, services, None, false);
+        prepare(&mut world);
+        World { tracing, ..world }
+    };
+    let mut world = prepared(false);
+    if play(&mut world).is_err() {
+        world = prepared(true);
+        play(&mut world)?;
+    }
+    Ok(world)
 }
 
 impl World<'_> {
