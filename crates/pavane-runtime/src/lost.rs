@@ -15,7 +15,6 @@ use pavane_store::{Commit, Due, OBSERVED, Outgoing, Query, Store};
 
 use crate::alone::{Recognized, home_knows, identity_of, remembered_as};
 use crate::effects::Effects;
-use crate::records::replay;
 use crate::{Engine, Error, Options, now};
 
 /// Rows read in one go.
@@ -185,16 +184,17 @@ impl Replacing {
         if ended && !program.has_races() && record.compensation.status == CompensationStatus::None {
             return Ok(());
         }
-        let seen = self.seen(id, place as u64)?;
+        // What the home has copied.
+        let seen = steps(&*self.home, id, place as u64)?;
         let mut others = Vec::new();
         for (at, store) in self.stores().filter(|(at, _)| program.locations().contains(at)) {
-            let state = replay(store, &program, id)?.map_err(Refused::Unreadable)?;
+            let steps = steps(store, id, 0)?;
             let sent = on_the_way.get(&(at.clone(), id.clone())).cloned().unwrap_or_default();
-            others.push(Witness { at, state, on_the_way: sent });
+            others.push(Witness::new(&program, at, &steps, sent).map_err(Refused::Unreadable)?);
         }
         let loss = Loss::of(&program, &self.lost, &seen, &others).map_err(Refused::Unreadable)?;
         // The home is the first of them.
-        let Some(home) = others.into_iter().next().map(|witness| witness.state) else { return Ok(()) };
+        let Some(home) = others.into_iter().next().map(|witness| witness.into_state()) else { return Ok(()) };
         let ends = match (loss.extent(), self.remedy) {
             (Extent::Nothing, _) => return Ok(()),
             (Extent::Past, _) | (Extent::Held, Remedy::Adopt) => false,
@@ -204,38 +204,19 @@ impl Replacing {
         };
         let told = if ends { loss.replace() } else { Some(Command::LoseAnswers) };
         self.bring_back(&program, id, seen, told)?;
-        if ends && ended {
-            // What was seen of its part is older than its end: nothing of that is left to be named.
-            done.kept += 1;
-        } else if ends {
+        if ends {
             let record = self.abandon(&program, home, &loss)?;
-            done.abandoned.push((id.clone(), record.compensation.unresolved));
+            if ended {
+                done.kept += 1;
+            } else {
+                done.abandoned.push((id.clone(), record.compensation.unresolved));
+            }
         } else if loss.extent() == Extent::Held {
             done.adopted.push(id.clone());
         } else {
             done.kept += 1;
         }
         Ok(())
-    }
-
-    /// What the home has copied of the steps of the lost part, numbered as they were there.
-    fn seen(&self, id: &str, place: u64) -> Result<Vec<JournalEntry>, Refused> {
-        let first = place * OBSERVED;
-        let mut seen: Vec<JournalEntry> = Vec::new();
-        loop {
-            let mut page = self.home.journal(id, first + seen.len() as u64, PAGE)?;
-            let full = page.len() == PAGE;
-            page.iter_mut().for_each(|entry| entry.seq = entry.seq.saturating_sub(first));
-            for entry in page {
-                if entry.seq != seen.len() as u64 + 1 {
-                    return Ok(seen);
-                }
-                seen.push(entry);
-            }
-            if !full {
-                return Ok(seen);
-            }
-        }
     }
 
     /// Writes the part into the new store as it was seen, and what it is told.
@@ -291,6 +272,26 @@ impl Replacing {
         commit.instance = Some(record.clone());
         write(&*self.home, vec![commit])?;
         Ok(record)
+    }
+}
+
+/// The steps of an instance at a location, by its place in the program's list in the home's store; numbered as they were
+/// there, up to the first that is not there.
+fn steps(store: &dyn Store, id: &str, place: u64) -> Result<Vec<JournalEntry>, pavane_store::Error> {
+    let first = place * OBSERVED;
+    let mut steps: Vec<JournalEntry> = Vec::new();
+    loop {
+        let page = store.journal(id, first + steps.len() as u64, PAGE)?;
+        let full = page.len() == PAGE;
+        for entry in page {
+            if entry.seq != first + steps.len() as u64 + 1 {
+                return Ok(steps);
+            }
+            steps.push(JournalEntry { seq: entry.seq - first, ..entry });
+        }
+        if !full {
+            return Ok(steps);
+        }
     }
 }
 

@@ -43,7 +43,10 @@ pub fn undoable(program: &Program, reference: &str) -> bool {
 }
 
 /// An instance ends exactly once.
-fn one_end(journal: &[JournalEntry]) -> Result<(), String> {
+///
+/// # Errors
+/// How often it ended.
+pub fn one_end(journal: &[JournalEntry]) -> Result<(), String> {
     let ends = events(journal).filter(|event| matches!(event, Event::Ended { .. })).count();
     if ends == 1 { Ok(()) } else { Err(format!("the instance ended {ends} times")) }
 }

@@ -8,8 +8,11 @@
 //! [`watch`] plays as the product does, or breaks one thing of the driver or the services on purpose: the invariants must
 //! notice, or they prove nothing.
 
+mod disaster;
+
 use std::collections::BTreeMap;
 
+pub use disaster::{bereaved, cramped};
 use pavane_core::engine::{
     Call, Certainty, Command, Effect, Event, Host, HttpRequest, Input, Message, Outcome, Rejected, Request, Start,
     State, Step, decide, decide_on,
@@ -39,6 +42,8 @@ pub struct Run {
     pub messages: u64,
     /// Messages and answers that came again.
     pub duplicates: u64,
+    /// Messages that were too large to be sent.
+    pub oversize: u32,
 }
 
 /// One thing that is broken on purpose.
@@ -153,6 +158,7 @@ fn world(program: &Program, seed: u64, services: u64, breakage: Option<Breakage>
         messages: Vec::new(),
         late: Vec::new(),
         events: Vec::new(),
+        disaster: None,
         breakage,
         calm,
         tracing: false,
@@ -180,6 +186,7 @@ struct World<'a> {
     late: Vec<Call>,
     /// Events published so far.
     events: Vec<CloudEvent>,
+    disaster: Option<disaster::Disaster>,
     breakage: Option<Breakage>,
     /// Nothing goes wrong but what the services refuse.
     calm: bool,
@@ -247,12 +254,16 @@ impl World<'_> {
                 return Err(format!("the run does not end: {}", parts.join("; ")));
             }
             self.move_once()?;
+            self.strike()?;
         }
         self.p = 0;
         while let Some(call) = self.late.pop() {
             self.arrive(&call)?;
         }
         self.parts.iter().try_for_each(|part| invariants::prompt(&part.journal))?;
+        if let Some(disaster) = self.disaster.as_ref().filter(|_| self.is_abandoned()) {
+            return self.mourned(disaster);
+        }
         if self.broken(Breakage::EndedTwice) {
             self.history.extend(self.history.last().cloned());
         }
@@ -265,6 +276,10 @@ impl World<'_> {
 
     /// Nothing of the instance is under way any more, anywhere.
     fn at_rest(&self) -> bool {
+        if self.is_abandoned() {
+            let waits = self.parts.iter().any(|part| part.state.has_tokens());
+            return self.parts[0].state.is_ended() && self.messages.is_empty() && !waits;
+        }
         self.parts[0].state.is_closed()
             && self.messages.is_empty()
             && self.parts.iter().all(|part| part.state.is_idle())
@@ -572,6 +587,7 @@ impl World<'_> {
         self.parts[self.p].journal.push(step.entry.clone());
         self.history.push(step.entry);
         self.run.messages += step.send.len() as u64;
+        self.run.oversize += step.oversize;
         if self.broken(Breakage::OutboxAfterCommit) && !step.send.is_empty() && self.chance.percent(5) {
             return self.crash();
         }

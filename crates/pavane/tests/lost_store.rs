@@ -8,12 +8,9 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Json};
 use serde_json::{Value, json};
+use support::stub::Services;
 use support::{Process, Served};
 
 const ORDER: &str = "document: { dsl: '1.0.3', namespace: t, name: order, version: '1.0.0' }
@@ -27,48 +24,6 @@ do:
   - confirm: { call: http, with: { method: post, endpoint: 'http://inventory/confirm', body: '${ .order }' }, output: { as: '${ $input }' } }
 ";
 
-/// Two services that note what they are asked, and hang where they are told to.
-#[derive(Clone, Default)]
-struct Services {
-    /// Path and order of each request.
-    books: Arc<Mutex<Vec<(String, String)>>>,
-    /// Requests that get no answer.
-    hanging: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-impl Services {
-    async fn serve(&self) -> u16 {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new().fallback(answer).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        port
-    }
-
-    fn hang(&self, requests: &[(&str, &str)]) {
-        *self.hanging.lock().unwrap() =
-            requests.iter().map(|(path, order)| (path.to_string(), order.to_string())).collect();
-    }
-
-    /// What was asked for an order, in its order.
-    fn asked(&self, order: &str) -> Vec<String> {
-        let books = self.books.lock().unwrap();
-        books.iter().filter(|(_, of)| of == order).map(|(path, _)| path.clone()).collect()
-    }
-}
-
-async fn answer(State(services): State<Services>, request: Request) -> axum::response::Response {
-    let path = request.uri().path().to_owned();
-    let body = axum::body::to_bytes(request.into_body(), 10_000).await.unwrap();
-    let order: String = serde_json::from_slice(&body).unwrap();
-    let entry = (path, order);
-    services.books.lock().unwrap().push(entry.clone());
-    if services.hanging.lock().unwrap().contains(&entry) {
-        std::future::pending::<()>().await;
-    }
-    Json(json!({})).into_response()
-}
-
 /// Two orders under way, of which `held` waits for `payment` and `past` has left it, and then payment's store is gone.
 struct Disaster {
     services: Services,
@@ -80,13 +35,11 @@ struct Disaster {
 
 impl Disaster {
     async fn strikes() -> Disaster {
-        let services = Services::default();
+        let services = Services::serve().await;
         services.hang(&[("/payment/charge", "held"), ("/inventory/confirm", "past")]);
-        let port = services.serve().await;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("order.yaml"), ORDER).unwrap();
-        let of = |name: &str| format!("  {name}: {{ url: 'http://127.0.0.1:{port}/{name}', idempotency: key }}\n");
-        let settings = format!("workflows: [ ./order.yaml ]\nservices:\n{}{}", of("inventory"), of("payment"));
+        let settings = format!("workflows: [ ./order.yaml ]\n{}", services.settings(&["inventory", "payment"]));
         let config = support::config(folder.path(), &settings);
         let mut served = Served::start(&config).await;
         let (held, past) = (start(&served, "held").await, start(&served, "past").await);

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Cause;
-use super::event::{Event, TokenId};
-use super::machine::Machine;
+use super::event::{Event, Parked, ReportKind, TokenId};
+use super::machine::{Go, Machine};
 use super::message::{Body, Header, Message};
 use super::state::*;
 use super::types::{CallId, Certainty, Command, Outcome, Rejected};
@@ -24,12 +24,27 @@ use crate::value::Value;
 /// What a location that was not lost knows of an instance.
 #[derive(Debug)]
 pub struct Witness {
-    /// Which it is.
-    pub at: Location,
-    /// Its part; a new one, when it never saw the instance.
-    pub state: State,
-    /// Messages of the instance that it sent and that nobody has, as far as it knows; dead letters among them.
-    pub on_the_way: Vec<Message>,
+    at: Location,
+    part: Part,
+    on_the_way: Vec<Message>,
+}
+
+/// A part of an instance, as its steps tell.
+#[derive(Debug, Default)]
+struct Part {
+    state: State,
+    /// By receiver and number: what a message took with it that may have to be undone, with the reason why nobody did when
+    /// that is known.
+    left: BTreeMap<(Location, u64), Left>,
+    /// Keys of what was undone here.
+    undone: BTreeSet<String>,
+}
+
+/// What a message took with it.
+#[derive(Clone, Debug, Default)]
+struct Left {
+    token: Option<TokenId>,
+    entries: Vec<(Entry, String)>,
 }
 
 /// How much of an instance was lost.
@@ -61,8 +76,8 @@ pub struct Remains {
     pub(super) service: String,
     /// What may have to be undone, the last first, each with the reason why nobody did.
     pub(super) entries: Vec<(Entry, String)>,
-    /// Branches whose joins are gone.
-    pub(super) branches: BTreeSet<TokenId>,
+    /// Tokens that others wait for and that are nowhere any more.
+    pub(super) lost: BTreeSet<TokenId>,
     /// `$context`, for compensations to come.
     pub(super) context: Value,
 }
@@ -79,12 +94,40 @@ pub struct Replaced {
     pub(super) taken: Vec<(Location, u64)>,
 }
 
-/// A part as it was last seen, and the tokens that left it.
-#[derive(Default)]
-struct Seen {
-    state: State,
-    /// By receiver and number: what a message took with it.
-    left: BTreeMap<(Location, u64), Vec<(Entry, String)>>,
+/// What another location tells of a part that was lost.
+struct Known {
+    at: Location,
+    /// Whether anything had come to the part, or from it.
+    touched: bool,
+    /// Whether the part had gone further than was seen.
+    beyond: bool,
+    /// What was lost on the way between the two.
+    left: Vec<Left>,
+    /// The last number that this location may have taken.
+    sent: u64,
+    /// The last that it sent.
+    taken: u64,
+}
+
+impl Witness {
+    /// A location with its steps (none, when it never saw the instance), and the messages of the instance that it sent and
+    /// that nobody has, as far as it knows; dead letters among them.
+    ///
+    /// # Errors
+    /// A sentence, when a step cannot be read.
+    pub fn new(
+        program: &Program,
+        at: Location,
+        steps: &[JournalEntry],
+        on_the_way: Vec<Message>,
+    ) -> Result<Witness, String> {
+        Ok(Witness { at, part: Part::of(program, steps)?, on_the_way })
+    }
+
+    /// Its part.
+    pub fn into_state(self) -> State {
+        self.part.state
+    }
 }
 
 impl Loss {
@@ -94,51 +137,49 @@ impl Loss {
     /// # Errors
     /// A sentence, when a step cannot be read.
     pub fn of(program: &Program, lost: &Location, seen: &[JournalEntry], others: &[Witness]) -> Result<Loss, String> {
-        let part = Seen::of(program, lost, seen)?;
+        let part = Part::of(program, seen)?;
         let none = Loss { extent: Extent::Nothing, remains: Remains::default(), replaced: None };
-        let Some(start) = others.iter().find_map(|other| other.state.start.clone()) else { return Ok(none) };
-        let home = others.first().map(|home| &home.state);
-        let (mut sent, mut taken, mut beyond, mut touched) =
-            (Vec::new(), Vec::new(), false, part.state.start.is_some());
-        let mut entries = part.state.remains(program);
-        let mut found: Vec<(Entry, String)> = Vec::new();
-        for other in others {
-            let from = &other.at;
-            let ours = part.state.peers.get(from).cloned().unwrap_or_default();
-            let theirs = other.state.peers.get(lost).cloned().unwrap_or_default();
-            let for_it: Vec<&Message> = other.on_the_way.iter().filter(|message| message.to == *lost).collect();
-            let waits = |number: u64| for_it.iter().any(|message| message.number == number);
-            let gone = (1..=theirs.sent).any(|number| !ours.has_taken(number) && !waits(number));
-            beyond |= gone || theirs.last_taken() > ours.sent;
-            touched |= gone || theirs.last_taken() > 0;
-            for number in (1..=ours.sent).filter(|number| !theirs.has_taken(*number)) {
-                let with_it = part.left.get(&(from.clone(), number)).cloned().unwrap_or_default();
-                // News without work need not come again.
-                beyond |= part.left.contains_key(&(from.clone(), number));
-                found.extend(with_it);
-            }
-            // Whether the lost store had taken them is not known.
-            found.extend(for_it.iter().flat_map(|message| message.entries(&lost_with(lost))));
-            sent.push((from.clone(), ours.sent.max(theirs.last_taken())));
-            taken.push((from.clone(), theirs.sent));
+        let Some((start, home)) =
+            others.first().and_then(|home| Some((home.part.state.start.clone()?, &home.part.state)))
+        else {
+            return Ok(none);
+        };
+        let known: Vec<Known> = others.iter().map(|other| Known::of(&part, lost, other)).collect();
+        if part.state.start.is_none() && !known.iter().any(|known| known.touched) {
+            return Ok(none);
         }
-        let extent = match (beyond, part.state.has_tokens() || !part.state.parked.is_empty()) {
-            _ if !touched => return Ok(none),
+        let held = part.state.has_tokens() || !part.state.parked.is_empty();
+        let extent = match (known.iter().any(|known| known.beyond), held) {
             (true, _) => Extent::Beyond,
             (false, true) => Extent::Held,
             (false, false) => Extent::Past,
         };
-        found.append(&mut entries.iter_mut().map(|entry| (entry.clone(), lost_with(lost))).collect());
-        found.extend(part.state.unresolved.iter().cloned());
-        let alive = alive(program, lost, others);
-        let remains = Remains {
-            service: lost.name().to_owned(),
-            entries: found.into_iter().filter_map(|(entry, why)| Some((entry.without(&alive)?, why))).collect(),
-            branches: part.state.branches(),
-            context: part.state.tokens.values().next().map(|token| token.context.clone()).unwrap_or_default(),
-        };
-        let home = home.unwrap_or(&part.state);
+        let why = lost_with(lost);
+        let missing = missing(lost, others);
+        // Of an instance that has ended, only what somebody still waits for was not over: its copy may be older than its end.
+        let counts = |t: Option<TokenId>| home.ended.is_none() || t.is_some_and(|t| missing.contains(&t));
+        let here = part.state.remains(program, |t| counts(Some(t))).into_iter().map(|entry| (entry, String::new()));
+        let parked = part.state.parked_messages().filter(|message| counts(message.token()));
+        let unresolved = part.state.unresolved.iter().filter(|_| counts(None)).cloned();
+        let found = here.chain(parked.flat_map(Message::entries)).chain(unresolved);
+        let between = known.iter().flat_map(|known| &known.left).filter(|left| counts(left.token));
+        let found = found.chain(between.flat_map(|left| left.entries.iter().cloned()));
+        let found = found.map(|(entry, known)| (entry, if known.is_empty() { why.clone() } else { known }));
+        let mut keys = alive(program, lost, others);
+        keys.extend(part.undone.iter().cloned());
+        let mut entries = Vec::new();
+        for (entry, why) in found {
+            // Each once, however many copies of a token there are.
+            if let Some(entry) = entry.without(&keys) {
+                entry.keys(&mut keys);
+                entries.push((entry, why));
+            }
+        }
+        let context = part.state.tokens.values().next().map(|token| token.context.clone()).unwrap_or_default();
+        let remains = Remains { service: lost.name().to_owned(), entries, lost: missing.clone(), context };
         let header = Header { start, started_at: home.started_at, deadline: home.deadline };
+        let sent = known.iter().map(|known| (known.at.clone(), known.sent)).collect();
+        let taken = known.iter().map(|known| (known.at.clone(), known.taken)).collect();
         let replaced = Some(Replaced { here: lost.clone(), header, sent, taken });
         Ok(Loss { extent, remains, replaced })
     }
@@ -159,27 +200,75 @@ impl Loss {
     }
 }
 
+impl Known {
+    fn of(part: &Part, lost: &Location, other: &Witness) -> Known {
+        let ours = part.state.peers.get(&other.at).cloned().unwrap_or_default();
+        let theirs = other.part.state.peers.get(lost).cloned().unwrap_or_default();
+        let to_it = other.on_the_way.iter().filter(|message| message.to == *lost);
+        // The others have come already, and are not forgotten yet.
+        let coming: Vec<&Message> = to_it.filter(|message| !ours.has_taken(message.number)).collect();
+        let is_coming = |number: u64| coming.iter().any(|message| message.number == number);
+        let gone: Vec<u64> =
+            (1..=theirs.sent).filter(|number| !ours.has_taken(*number) && !is_coming(*number)).collect();
+        // What it took with it, and what came and was not seen.
+        let untaken = (1..=ours.sent).filter(|number| !theirs.has_taken(*number));
+        let sent: Vec<_> = untaken.filter_map(|number| part.left.get(&(other.at.clone(), number))).collect();
+        let came = gone.iter().filter_map(|number| other.part.left.get(&(lost.clone(), *number)));
+        // Whether the lost store had taken what was coming is not known.
+        let coming = coming.iter().map(|message| Left { token: message.token(), entries: message.entries() });
+        Known {
+            at: other.at.clone(),
+            touched: !gone.is_empty() || theirs.last_taken() > 0,
+            // News without work need not come again.
+            beyond: !gone.is_empty() || theirs.last_taken() > ours.sent || !sent.is_empty(),
+            left: sent.iter().copied().chain(came).cloned().chain(coming).collect(),
+            sent: ours.sent.max(theirs.last_taken()),
+            taken: theirs.sent,
+        }
+    }
+}
+
 fn lost_with(location: &Location) -> String {
     format!("the store of {} was lost, and whether this was undone is not known", location.name())
 }
 
-/// Keys of everything that a token elsewhere, or a message between others, will have undone.
+/// Messages that others will yet take up, from each other.
+fn coming<'a>(lost: &'a Location, others: &'a [Witness]) -> impl Iterator<Item = &'a Message> {
+    let taken = |message: &Message| {
+        let receiver = others.iter().find(|other| other.at == message.to);
+        let peer = receiver.and_then(|receiver| receiver.part.state.peers.get(&message.from));
+        peer.is_some_and(|peer| peer.has_taken(message.number))
+    };
+    let sent = others.iter().flat_map(|other| &other.on_the_way);
+    let sent = sent.filter(move |message| message.to != *lost && !taken(message));
+    sent.chain(others.iter().flat_map(|other| other.part.state.parked_messages()))
+}
+
+/// Keys of everything that was undone elsewhere, or that a token there, or a message between others, will have undone. What
+/// is at the home is named, or undone, by the home.
 fn alive(program: &Program, lost: &Location, others: &[Witness]) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
-    // What is at the home is named by the home.
-    for other in others {
+    for Witness { part: Part { state, undone, .. }, .. } in others {
+        keys.extend(undone.iter().cloned());
         let kept =
-            other.state.remains(program).into_iter().chain(other.state.unresolved.iter().map(|(e, _)| e.clone()));
+            state.remains(program, |_| true).into_iter().chain(state.unresolved.iter().map(|(entry, _)| entry.clone()));
         kept.for_each(|entry| entry.keys(&mut keys));
-        let messages = other.on_the_way.iter().filter(|message| message.to != *lost);
-        messages.flat_map(|message| message.entries("")).for_each(|(entry, _)| entry.keys(&mut keys));
     }
+    coming(lost, others).flat_map(|message| message.entries()).for_each(|(entry, _)| entry.keys(&mut keys));
     keys
 }
 
-impl Seen {
-    fn of(program: &Program, lost: &Location, steps: &[JournalEntry]) -> Result<Seen, String> {
-        let mut seen = Seen::default();
+/// Tokens that somebody else waits for, and that neither are anywhere nor come to anybody.
+fn missing(lost: &Location, others: &[Witness]) -> BTreeSet<TokenId> {
+    let coming: BTreeSet<TokenId> = coming(lost, others).filter_map(Message::token).collect();
+    let awaited = others.iter().flat_map(|other| other.part.state.awaited());
+    let is_there = |t: &TokenId| coming.contains(t) || others.iter().any(|other| other.part.state.token(*t).is_some());
+    awaited.filter(|t| !is_there(t)).collect()
+}
+
+impl Part {
+    fn of(program: &Program, steps: &[JournalEntry]) -> Result<Part, String> {
+        let mut part = Part::default();
         for step in steps {
             let events: Vec<Event> = serde_json::from_str(&step.payload).map_err(|e| {
                 format!("step {} of instance {} cannot be read: {e}", step.seq, step.workflow_instance_id)
@@ -189,74 +278,129 @@ impl Seen {
                 now = event.moves_clock().unwrap_or(now);
                 match event {
                     Event::Sent { to, number } => {
-                        if !seen.state.unresolved.is_empty() {
-                            seen.left.insert((to.clone(), *number), seen.state.unresolved.clone());
+                        if !part.state.unresolved.is_empty() && !part.state.here.is_engine() {
+                            let entries = part.state.unresolved.clone();
+                            part.left.insert((to.clone(), *number), Left { token: None, entries });
                         }
                         sending = Some((to.clone(), *number));
                     }
                     // A token leaves with the message that was just sent.
                     Event::Departed { t } => {
-                        if let (Some(message), Some(token)) = (sending.take(), seen.state.token(*t)) {
-                            let with_it =
-                                token.log.iter().rev().chain(token.rollbacks.iter().flat_map(|r| r.todo.iter().rev()));
-                            let with_it = with_it.map(|entry| (entry.clone(), lost_with(lost)));
-                            seen.left.entry(message).or_default().extend(with_it.collect::<Vec<_>>());
+                        if let (Some(message), Some(token)) = (sending.take(), part.state.token(*t)) {
+                            let with_it = token.entries().into_iter().map(|entry| (entry, String::new()));
+                            let left = part.left.entry(message).or_default();
+                            left.token = Some(*t);
+                            left.entries.extend(with_it);
                         }
+                    }
+                    Event::Undone { t, .. } => {
+                        let undoing = part.state.token(*t).and_then(Token::undoing);
+                        part.undone.extend(undoing.map(|undoing| undoing.task.key.clone()));
                     }
                     _ => sending = None,
                 }
-                seen.state.apply(program, now, event);
+                part.state.apply(program, now, event);
             }
-            seen.state.seq = step.seq;
+            part.state.seq = step.seq;
         }
-        Ok(seen)
+        Ok(part)
+    }
+}
+
+impl Token {
+    /// What it would have to undo, were it to do nothing more: the last first.
+    fn entries(&self) -> Vec<Entry> {
+        let undoing = self.frames.iter().rev().filter_map(|frame| match &frame.role {
+            Role::Undo(undoing) => Some(Entry::Task(Box::new(undoing.task.clone()))),
+            _ => None,
+        });
+        let rollbacks = self.rollbacks.iter().rev().flat_map(|rollback| rollback.todo.iter().rev().cloned());
+        undoing.chain(rollbacks).chain(self.log.iter().rev().cloned()).collect()
     }
 }
 
 impl State {
-    /// What its tokens would have to undo, the last first.
-    fn remains(&self, program: &Program) -> Vec<Entry> {
+    /// The token that a token here is a part of, as far as that is here.
+    fn outermost(&self, mut t: TokenId) -> TokenId {
+        while let Some(Home::Branch { parent, .. } | Home::Rollback { parent, .. }) =
+            self.token(t).map(|token| &token.home)
+            && self.token(*parent).is_some()
+        {
+            t = *parent;
+        }
+        t
+    }
+
+    /// What its tokens would have to undo, the last first, of those whose outermost `counts`.
+    fn remains(&self, program: &Program, counts: impl Fn(TokenId) -> bool) -> Vec<Entry> {
         let mut state = self.clone();
         let mut remains = Vec::new();
         let tokens: Vec<TokenId> = state.tokens.keys().rev().copied().collect();
-        for t in tokens {
+        for t in tokens.into_iter().filter(|t| counts(self.outermost(*t))) {
             if let Some(Pending::Join(join)) = state.token(t).map(|token| &token.pending) {
                 let logs: Vec<_> = join.arrived.values().map(|arrival| arrival.log.clone()).collect();
                 remains.push(Entry::Parallel(logs));
             }
-            while let Some(frame) = state.token(t).and_then(Token::top).cloned() {
-                match frame.role {
-                    Role::Undo(undoing) => {
-                        remains.push(Entry::Task(Box::new(undoing.task)));
-                        state.tokens.entry(t).and_modify(|token| drop(token.frames.pop()));
-                    }
-                    // A call in flight becomes an entry that may have happened.
-                    _ => {
-                        let task = program.node(frame.node).reference.clone();
-                        state.apply(program, self.now, &Event::Cancelled { t, task, run: frame.run });
-                    }
-                }
+            // A call in flight becomes an entry that may have happened. What is being undone stands below it.
+            while let Some(frame) = state.token(t).and_then(Token::top).cloned()
+                && !matches!(frame.role, Role::Undo(_))
+            {
+                let task = program.node(frame.node).reference.clone();
+                state.apply(program, self.now, &Event::Cancelled { t, task, run: frame.run });
             }
-            if let Some(token) = state.tokens.remove(&t) {
-                remains.extend(token.rollbacks.iter().rev().flat_map(|rollback| rollback.todo.iter().rev().cloned()));
-                remains.extend(token.log.into_iter().rev());
-            }
+            remains.extend(state.tokens.remove(&t).iter().flat_map(Token::entries));
         }
         remains
     }
 
-    /// Branches that have not come home to a join here.
-    fn branches(&self) -> BTreeSet<TokenId> {
-        let missing = |token: &Token| match &token.pending {
+    /// What came while it was suspended.
+    fn parked_messages(&self) -> impl Iterator<Item = &Message> {
+        self.parked.iter().filter_map(|parked| match parked {
+            Parked::Message { message } => Some(&**message),
+            _ => None,
+        })
+    }
+
+    /// Tokens that have yet to come home to here.
+    fn awaited(&self) -> BTreeSet<TokenId> {
+        let awaited = |token: &Token| match &token.pending {
             Pending::Join(join) => join.missing(),
+            Pending::RollbackJoin(sides) => sides.iter().copied().collect(),
             _ => Vec::new(),
         };
-        self.tokens.values().flat_map(missing).collect()
+        self.tokens.values().flat_map(awaited).chain(self.losers.iter().copied()).collect()
+    }
+
+    /// Takes note that tokens never come home: whoever waits for them goes on without, and leaves what came before as it is.
+    pub(super) fn bereaved(&mut self, lost: &BTreeSet<TokenId>) {
+        self.bereft = true;
+        for t in lost {
+            let mut sides = Vec::new();
+            for (parent, token) in &mut self.tokens {
+                match &mut token.pending {
+                    Pending::Join(join) if join.is_of(*t) => {
+                        join.arrived.entry(t.0 - join.first).or_insert_with(|| Arrival {
+                            kind: ReportKind::Cancelled,
+                            problem: None,
+                            data: Value::NULL,
+                            context: Value::NULL,
+                            log: vec![Entry::Stuck],
+                        });
+                    }
+                    Pending::RollbackJoin(waits) if waits.contains(t) => sides.push(*parent),
+                    _ => {}
+                }
+            }
+            sides.into_iter().for_each(|parent| self.side_joined(parent, *t, true));
+            if self.losers.contains(t) {
+                self.dropped(*t, true);
+            }
+        }
     }
 
     pub(super) fn abandoned(&mut self, remains: &Remains) {
         self.unresolved.clone_from(&remains.entries);
-        self.bereft = true;
+        self.bereaved(&remains.lost);
         if self.ended.is_none() {
             // The end takes the context from it.
             let root = Token { context: remains.context.clone(), ..Token::default() };
@@ -314,23 +458,22 @@ impl Entry {
 }
 
 impl Message {
-    /// What it brings that may have to be undone, the last first.
-    fn entries(&self, why: &str) -> Vec<(Entry, String)> {
-        let mut entries = Vec::new();
-        match &self.body {
-            Body::Token { token, .. } => {
-                let undoing = token.frames.iter().rev().filter_map(|frame| match &frame.role {
-                    Role::Undo(undoing) => Some(Entry::Task(Box::new(undoing.task.clone()))),
-                    _ => None,
-                });
-                entries.extend(undoing);
-                entries.extend(token.rollbacks.iter().rev().flat_map(|rollback| rollback.todo.iter().rev().cloned()));
-                entries.extend(token.log.iter().rev().cloned());
-            }
-            Body::Report { arrival, .. } => entries.extend(arrival.log.iter().rev().cloned()),
-            _ => {}
+    /// The token it brings, or brings the end of.
+    fn token(&self) -> Option<TokenId> {
+        match self.body {
+            Body::Token { t, .. } | Body::Report { t, .. } | Body::Side { t, .. } | Body::Dropped { t, .. } => Some(t),
+            _ => None,
         }
-        let entries = entries.into_iter().map(|entry| (entry, why.to_owned()));
+    }
+
+    /// What it brings that may have to be undone, the last first, with the reason why nobody did when that is known.
+    fn entries(&self) -> Vec<(Entry, String)> {
+        let entries = match &self.body {
+            Body::Token { token, .. } => token.entries(),
+            Body::Report { arrival, .. } => arrival.log.iter().rev().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let entries = entries.into_iter().map(|entry| (entry, String::new()));
         entries.chain(self.unresolved.iter().cloned()).collect()
     }
 }
@@ -343,13 +486,17 @@ impl Machine<'_> {
         let service = remains.service.clone();
         let mut remains = remains;
         if !ended {
-            for t in self.state.branches().into_iter().chain(remains.branches.iter().copied()).chain([ROOT]) {
-                if self.token(t).is_none() {
-                    self.fence_away(t, false);
-                }
-            }
+            // What is here ends here, too, and may be awaited elsewhere.
+            remains.lost.extend(self.state.tokens.keys().copied());
+        }
+        self.tell_all(&Body::Bereaved { lost: remains.lost.clone() });
+        if !ended {
             let why = format!("what came after it was lost with the store of {service}");
-            let own = self.state.remains(self.program).into_iter().filter_map(|entry| entry.without(&BTreeSet::new()));
+            let own = self
+                .state
+                .remains(self.program, |_| true)
+                .into_iter()
+                .filter_map(|entry| entry.without(&BTreeSet::new()));
             remains.entries.extend(own.map(|entry| (entry, why.clone())));
             let tokens: Vec<TokenId> = self.state.tokens.keys().copied().collect();
             tokens.into_iter().for_each(|t| self.close(t));
@@ -365,8 +512,23 @@ impl Machine<'_> {
             ));
             self.emit(Event::Ended { status: Status::Faulted, output: None, problem: Some(problem) });
         }
+        self.bereave();
         self.take_parked(parked, paused);
         Ok(Cause { event_type: "abandoned", ..Cause::default() })
+    }
+
+    /// A part of the instance was lost elsewhere: nothing new begins here, and nobody waits for what is lost.
+    pub(super) fn bereave(&mut self) {
+        let tokens: Vec<(TokenId, bool)> =
+            self.state.tokens.iter().map(|(t, token)| (*t, matches!(token.pending, Pending::Join(_)))).collect();
+        for (t, joins) in tokens {
+            self.fence(t, false);
+            if joins {
+                self.schedule(t, Go::Join);
+            }
+            self.side_done(t);
+        }
+        self.wake_drains();
     }
 
     /// The part of an abandoned instance in a new store: it begins nothing, and undoes what comes.

@@ -117,6 +117,8 @@ pub(super) enum Body {
     Hasten,
     /// Nothing but what was undone.
     Undone,
+    /// A part of the instance was lost with a store: tokens begin nothing new and come home, and these never come.
+    Bereaved { lost: BTreeSet<TokenId> },
 }
 
 /// Why a token comes to a location.
@@ -245,7 +247,7 @@ impl Message {
             Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. } | Body::Undone => {
                 "token"
             }
-            Body::Fence { .. } | Body::Suspend { .. } | Body::Hasten => "fence",
+            Body::Fence { .. } | Body::Suspend { .. } | Body::Hasten | Body::Bereaved { .. } => "fence",
         }
     }
 
@@ -263,6 +265,7 @@ impl Message {
             Body::Suspend { .. } => "resume".into(),
             Body::Hasten => "hasten".into(),
             Body::Undone => "undone".into(),
+            Body::Bereaved { .. } => "abandoned".into(),
         }
     }
 

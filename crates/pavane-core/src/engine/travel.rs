@@ -202,6 +202,7 @@ impl Machine<'_> {
             Body::Suspend { on, order } => self.follow_suspension(on, order),
             Body::Hasten => drop(self.hasten()),
             Body::Undone => self.pass_on_undone(),
+            Body::Bereaved { .. } => self.bereave(),
         }
     }
 
@@ -252,6 +253,8 @@ impl Machine<'_> {
             }
             // It was away when the race was decided.
             Home::Branch { .. } if self.state.losers.contains(&t) => self.lost(t),
+            // Its join was lost.
+            Home::Branch { parent, .. } if self.state.bereft && self.token(parent).is_none() => self.lost(t),
             Home::Branch { parent, .. } => {
                 self.emit(Event::Reported { t, report, problem });
                 self.schedule(parent, Go::Join);
@@ -378,6 +381,7 @@ impl State {
             }
             Body::Side { parent, t, halted } => self.side_joined(*parent, *t, *halted),
             Body::Dropped { t, stuck } => self.dropped(*t, *stuck),
+            Body::Bereaved { lost } => self.bereaved(lost),
             Body::Fence { .. } | Body::Suspend { .. } | Body::Hasten | Body::Undone => {}
         }
     }

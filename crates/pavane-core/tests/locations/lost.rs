@@ -35,12 +35,11 @@ impl Places<'_> {
     fn lose(&mut self, service: &str, seen: usize) -> Loss {
         let lost = at(service);
         self.messages.retain(|message| message.from != lost);
-        let witness = |(here, part): (&Location, &Part)| Witness {
-            at: here.clone(),
-            state: part.state.clone(),
-            on_the_way: self.messages.iter().filter(|message| message.from == *here).cloned().collect(),
+        let witness = |(here, part): (&Location, &Part)| {
+            let sent = self.messages.iter().filter(|message| message.from == *here).cloned().collect();
+            Witness::new(self.program, here.clone(), &part.journal, sent).unwrap()
         };
-        let others: Vec<Witness> = self.parts.iter().filter(|(here, _)| **here != lost).map(witness).collect();
+        let others: Vec<_> = self.parts.iter().filter(|(here, _)| **here != lost).map(witness).collect();
         let journal = self.parts[&lost].journal[..seen].to_vec();
         let loss = Loss::of(self.program, &lost, &journal, &others).unwrap();
         let part = self.parts.get_mut(&lost).unwrap();

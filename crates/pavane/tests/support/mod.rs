@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses the part it needs")]
 
+pub mod stub;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
