@@ -143,13 +143,13 @@ impl Engine {
         if record.status.is_terminal() {
             return Ok(progress);
         }
-        let wanted = id.to_owned();
+        let (wanted, parts) = (id.to_owned(), self.parts(program.as_deref()));
         progress.waits = self
             .blocking(move |store| {
                 let mut waits = Vec::new();
                 let Some(program) = program else { return Ok(waits) };
                 for place in 0..program.locations().len() as u64 {
-                    let state = replay_at(store, &program, &wanted, place)?;
+                    let state = replay_at(store, &parts, &program, &wanted, place)?;
                     waits.extend(state.into_iter().flat_map(|state| state.waits(&program)));
                 }
                 Ok(waits)
@@ -173,8 +173,8 @@ impl Engine {
     /// Messages that were sent longer than `after` ago and not taken, and whether that is all of them.
     async fn missing(&self, after: Duration) -> Result<(Vec<Missing>, bool), Error> {
         let mut senders: Vec<(String, Arc<dyn Store>)> = vec![(self.location().to_owned(), self.shared.store.clone())];
-        let observers = self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        senders.extend(observers.iter().filter_map(|observer| observer.sender()));
+        let beside = self.shared.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        senders.extend(beside.into_iter().map(|(location, store)| (location.name().to_owned(), store)));
         let now = crate::now();
         self.blocking(move |_| {
             let (mut missing, mut all) = (Vec::new(), true);

@@ -44,7 +44,7 @@ pub struct Running {
     pub network: Network,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
-    /// The participants of the services, each with a store of its own.
+    /// The participants of the services, each with a store of its own in the same file.
     pub participants: Vec<Participant>,
     pub(crate) config: Arc<Config>,
 }
@@ -95,8 +95,6 @@ impl std::ops::Sub for Totals {
 pub struct Participant {
     /// It runs what is placed at its service.
     pub engine: Engine,
-    /// Its store, when it is SQLite.
-    pub sqlite: Option<Arc<Sqlite>>,
 }
 
 impl Running {
@@ -141,10 +139,9 @@ impl Running {
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
         let mut participants = Vec::new();
         for service in services {
-            let path = participant_path(&config.store.sqlite.path, &service);
-            let (store, sqlite) = open_store(&storage, path, wait).await?;
+            let store = participant_store(sqlite.clone(), &config.store.sqlite.path, &service).await?;
             let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
-            participants.push(Participant { engine, sqlite });
+            participants.push(Participant { engine });
         }
         let running = Running { engine, network, sqlite, participants, config: Arc::new(config) };
         running.connect();
@@ -173,8 +170,7 @@ impl Running {
 
     /// Numbers since the start, over all engines.
     pub fn totals(&self) -> Totals {
-        let stores = std::iter::once(&self.sqlite).chain(self.participants.iter().map(|part| &part.sqlite));
-        let stats: Vec<Stats> = stores.flatten().map(|sqlite| sqlite.stats()).collect();
+        let Stats { transactions, commits, bytes } = self.sqlite.as_ref().map(|file| file.stats()).unwrap_or_default();
         Totals {
             calls: self.engines().map(|engine| engine.counters().calls).sum(),
             retries: self.engines().map(|engine| engine.counters().retries).sum(),
@@ -182,9 +178,9 @@ impl Running {
             messages: self.engines().map(|engine| engine.progress().taken).sum(),
             refusals: self.engines().map(|engine| engine.progress().refused).sum(),
             dead_letters: self.engines().map(|engine| engine.progress().dead).sum(),
-            commits: stats.iter().map(|stats| stats.commits).sum(),
-            transactions: stats.iter().map(|stats| stats.transactions).sum(),
-            bytes: stats.iter().map(|stats| stats.bytes).sum(),
+            commits,
+            transactions,
+            bytes,
         }
     }
 
@@ -273,8 +269,31 @@ async fn open_store(
     }
 }
 
-/// Where the participant of a service keeps its state: beside the engine's store, under the service's name.
-fn participant_path(engine: &Path, service: &str) -> PathBuf {
+/// The store of a service's participant: its own part of the engine's file, so that what a hop writes at all its locations
+/// shares transactions; in memory, when there is no file.
+async fn participant_store(
+    file: Option<Arc<Sqlite>>,
+    path: &Path,
+    service: &str,
+) -> Result<Arc<dyn Store>, Vec<String>> {
+    let Some(file) = file else { return Ok(Arc::new(Memory::new())) };
+    let former = former_path(path, service);
+    if former.exists() {
+        return Err(vec![format!(
+            "{0} holds what the participant of `{service}` did under an earlier version of Pavane, or in a process of its own; \
+             this one keeps it in {1} and would not go on with it: let its instances end where they began, then move {0} \
+             away, or name another store with `store.sqlite.path`",
+            former.display(),
+            path.display()
+        )]);
+    }
+    let service = service.to_owned();
+    let opened = tokio::task::spawn_blocking(move || file.location(&service)).await;
+    Ok(Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?))
+}
+
+/// Where the participant of a service kept its state before it shared the engine's file: beside that, under its name.
+fn former_path(engine: &Path, service: &str) -> PathBuf {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }
     };

@@ -81,6 +81,7 @@ impl Machine<'_> {
             body,
             compensated,
             unresolved,
+            written: Default::default(),
         });
         self.emit(Event::Sent { to, number });
     }
