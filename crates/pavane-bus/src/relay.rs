@@ -102,6 +102,8 @@ struct Run {
     seen: u64,
     forget: Commit,
     forget_at: Option<Instant>,
+    /// Being taken out of the store: nothing waits for it but what is to be forgotten next.
+    forgetting: Option<oneshot::Receiver<Result<(), Error>>>,
 }
 
 impl Relay {
@@ -141,6 +143,7 @@ impl Relay {
             seen: 0,
             forget: Commit::default(),
             forget_at: None,
+            forgetting: None,
         };
         run.read_what_was_left().await?;
         while !*stopping.borrow_and_update() {
@@ -148,9 +151,10 @@ impl Relay {
             offered.into_iter().for_each(|(position, message)| run.take_in(position, message));
             run.catch_up().await?;
             run.publish();
-            run.forget(false).await?;
+            run.forget(false);
             let next = run.next_time();
             tokio::select! {
+                done = forgotten(&mut run.forgetting) => done?,
                 () = self.wake.notified() => {}
                 Some(returned) = run.publishing.join_next(), if !run.publishing.is_empty() => {
                     run.returned(returned.ok());
@@ -163,7 +167,7 @@ impl Relay {
             }
         }
         // What was taken need not be published again.
-        run.forget(true).await
+        run.end().await
     }
 }
 
@@ -254,10 +258,12 @@ impl Run {
             // A receiver that was away is asked with one message whether it is back.
             let at_once = if lane.away > 0 { 1 } else { AT_ONCE };
             while lane.in_flight < at_once
-                && let Some(waiting) = lane.waiting.pop_front()
+                && let Some(mut waiting) = lane.waiting.pop_front()
             {
                 lane.in_flight += 1;
-                let handing = self.bus.publish(waiting.message.clone());
+                // Handed over whole, so that its receiver need not copy it. Should it come back, the envelope is enough.
+                let content = waiting.message.content.take();
+                let handing = self.bus.publish(Outgoing { content, ..waiting.message.clone() });
                 self.publishing.spawn(async move { Returned { waiting, result: handing.await } });
             }
         }
@@ -308,12 +314,12 @@ impl Run {
         }
     }
 
-    /// Takes what has come to its end out of the store.
-    async fn forget(&mut self, all: bool) -> Result<(), Error> {
+    /// Takes what has come to its end out of the store, unless it is being done: then with what comes to it meanwhile.
+    fn forget(&mut self, all: bool) {
         let count = self.forget.delivered.len() + self.forget.dead.len();
         let due = self.forget_at.is_some_and(|at| at <= Instant::now());
-        if count == 0 || !(all || due || count >= FORGET) {
-            return Ok(());
+        if self.forgetting.is_some() || count == 0 || !(all || due || count >= FORGET) {
+            return;
         }
         self.forget_at = None;
         let (written, is_written) = oneshot::channel();
@@ -324,8 +330,18 @@ impl Run {
                 let _ = written.send(result);
             }),
         );
-        // A store that is closing answers nobody.
-        is_written.await.unwrap_or(Ok(()))
+        self.forgetting = Some(is_written);
+    }
+
+    /// Forgets what is left to be forgotten.
+    async fn end(&mut self) -> Result<(), Error> {
+        loop {
+            self.forget(true);
+            match self.forgetting {
+                Some(_) => forgotten(&mut self.forgetting).await?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// When something is due without being told.
@@ -334,8 +350,18 @@ impl Run {
         let lanes = lanes.filter_map(|lane| lane.not_before);
         let later = self.later.keys().map(|(at, _)| *at).take(1);
         let far = Instant::now() + Duration::from_secs(3_600);
-        lanes.chain(later).chain(self.forget_at).min().unwrap_or(far)
+        let forget_at = self.forget_at.filter(|_| self.forgetting.is_none());
+        lanes.chain(later).chain(forget_at).min().unwrap_or(far)
     }
+}
+
+/// Resolves when what is being forgotten is gone; never when nothing is.
+async fn forgotten(forgetting: &mut Option<oneshot::Receiver<Result<(), Error>>>) -> Result<(), Error> {
+    let Some(written) = forgetting else { return std::future::pending().await };
+    let result = written.await;
+    *forgetting = None;
+    // A store that is closing answers nobody.
+    result.unwrap_or(Ok(()))
 }
 
 fn backoff(tries: u32) -> Duration {

@@ -53,7 +53,7 @@ impl Engine {
         effects: Arc<dyn Effects>,
     ) -> Result<Engine, Error> {
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Arc::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         Ok(engine)

@@ -5,6 +5,7 @@
 //! answered. While a batch is written the next one gathers: nobody waits for a clock. Nothing is kept for an instance
 //! that merely waits: it comes back by replay, which is also the only way it comes back after a crash.
 
+mod heard;
 mod hop;
 mod memory;
 
@@ -21,7 +22,7 @@ use pavane_core::problem::Kind;
 use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
-use pavane_store::{Commit, Due, Outgoing, Store};
+use pavane_store::{Commit, Due, Outgoing, Store, Taken};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -62,6 +63,7 @@ pub(crate) enum Message {
     Deliver {
         program: Arc<Program>,
         message: Box<pavane_core::engine::Message>,
+        origin: Option<Origin>,
         reply: Reply<()>,
     },
     /// `registered` tells, once the wait stands, whether the end of the instance is still to come for sure.
@@ -73,6 +75,22 @@ pub(crate) enum Message {
     Stop {
         until: Instant,
     },
+}
+
+/// What an envelope was made of, for a receiver in the same process.
+#[derive(Clone)]
+pub(crate) struct Content {
+    pub message: pavane_core::engine::Message,
+    pub origin: Origin,
+}
+
+/// Where a message of this process came from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// The number of its instance among those that began in this process, if it did.
+    born: Option<u64>,
+    /// Its position in its sender's store.
+    position: u64,
 }
 
 /// What comes back to a driver from work it began. Bounded by what it may begin.
@@ -161,6 +179,8 @@ struct Active {
     held: Vec<(u64, Box<dyn FnOnce() + Send>)>,
     /// A step that waits for the outcome of its call, to be durable together with it.
     waiting: Option<hop::Waiting>,
+    /// Its number among those that began in this process; unknown of one that came back from the store.
+    born: Option<u64>,
     /// The number of its rest, while a token of it is elsewhere and may soon be back.
     resting: Option<u64>,
 }
@@ -182,6 +202,7 @@ pub(crate) struct Driver {
     /// Histories that may be read at once.
     loads: Arc<Semaphore>,
     timers: BTreeSet<(Timestamp, String)>,
+    heard: heard::Heard,
     /// Instances that rest, in the order in which they came to it; some have gone on since.
     resting: VecDeque<(u64, Instant, String)>,
     rests: u64,
@@ -201,6 +222,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub fn new(engine: Engine, index: usize, inbox: mpsc::Receiver<Message>) -> Driver {
         let (back_sender, back) = mpsc::unbounded_channel();
+        let heard = heard::Heard::since(engine.shared.births.load(Ordering::Acquire));
         Driver {
             engine,
             index,
@@ -214,6 +236,7 @@ impl Driver {
             stranded: HashMap::new(),
             loads: Arc::new(Semaphore::new(memory::MAX_LOADING)),
             timers: BTreeSet::new(),
+            heard,
             resting: VecDeque::new(),
             rests: 0,
             hops: VecDeque::new(),
@@ -329,12 +352,17 @@ impl Driver {
                     self.load(id.clone(), Message::Input { id, command, reply });
                 }
             }
-            Message::Deliver { program, message, reply } => {
+            Message::Deliver { program, message, origin, reply } => {
                 let id = message.instance.clone();
+                let born = origin.and_then(|origin| origin.born);
+                let is_new = self.is_new(&id, born);
                 if self.active.contains_key(&id) {
-                    self.arrive(&id, message, reply);
+                    self.arrive(&id, message, origin, reply);
+                } else if is_new {
+                    self.insert(id.clone(), Active { born, ..Active::new(program, State::default()) });
+                    self.arrive(&id, message, origin, reply);
                 } else {
-                    self.load(id, Message::Deliver { program, message, reply });
+                    self.load(id, Message::Deliver { program, message, origin, reply });
                 }
             }
         }
@@ -342,7 +370,8 @@ impl Driver {
 
     fn create(&mut self, program: Arc<Program>, start: Start, reply: Reply<Started>) {
         let id = start.id.clone();
-        self.insert(id.clone(), Active::new(program, State::default()));
+        let born = Some(self.engine.shared.births.fetch_add(1, Ordering::AcqRel));
+        self.insert(id.clone(), Active { born, ..Active::new(program, State::default()) });
         self.step(&id, Command::Start(start), Some(Answer::Started(reply)));
     }
 
@@ -383,7 +412,7 @@ impl Driver {
     fn step(&mut self, id: &str, command: Command, answer: Option<Answer>) {
         self.end_hop(id);
         match self.decide(id, command, None) {
-            Some(Ok((step, ended))) => self.commit(id, step, ended, answer),
+            Some(Ok((step, ended))) => self.commit(id, step, ended, answer, None),
             Some(Err((rejected, _))) => {
                 self.refuse(id, rejected, answer);
                 self.settle(id);
@@ -416,17 +445,19 @@ impl Driver {
         Some(decided)
     }
 
-    /// Puts a step into the next batch.
-    fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>) {
+    /// Puts a step into the next batch, with the message that it came from if that was made in this process.
+    fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>, taken: Option<Taken>) {
         let Some(active) = self.active.get_mut(id) else { return };
         active.uncommitted += 1;
         let (at, shared) = (step.entry.timestamp, &self.engine.shared);
         shared.tally.oversize.fetch_add(u64::from(step.oversize), Ordering::Relaxed);
-        let outgoing = |message: pavane_core::engine::Message| {
+        let outgoing = |mut message: pavane_core::engine::Message| {
+            message.write();
             let envelope = message.to_envelope(&active.program, at).into();
             let to = message.to.name().to_owned();
-            let content: Arc<dyn std::any::Any + Send + Sync> = Arc::new(message);
-            (shared.next_position(), Outgoing { to, envelope, content: Some(content), redelivered: false })
+            let position = shared.next_position();
+            let content = Content { message, origin: Origin { born: active.born, position } };
+            (position, Outgoing { to, envelope, content: Some(Arc::new(content)), redelivered: false })
         };
         let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
         self.continuations.push(Continuation {
@@ -448,6 +479,7 @@ impl Driver {
             subscriptions: step.subscriptions,
             publish: step.publish,
             send,
+            taken,
             ..Commit::default()
         });
     }
@@ -740,6 +772,7 @@ impl Active {
             uncommitted: 0,
             held: Vec::new(),
             waiting: None,
+            born: None,
             resting: None,
         }
     }

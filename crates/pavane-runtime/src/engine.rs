@@ -17,7 +17,7 @@ use pavane_store::{Commit, Deployed, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::alone::Home;
-use crate::driver::{Driver, Message};
+use crate::driver::{Driver, Message, Origin};
 use crate::effects::Effects;
 use crate::observer::Observer;
 use crate::outbox;
@@ -212,11 +212,15 @@ pub(crate) struct Shared {
     /// The last position given since.
     position: AtomicU64,
     pub tally: Tally,
+    /// How many instances began in this process. Its participants have the same one.
+    pub births: Arc<AtomicU64>,
     /// Something was published.
     pub published: Notify,
     /// Something was done.
     pub moved: Notify,
-    /// Who copies what participants did into this engine's record.
+    /// Stores of the participants in this process: what they did is read there.
+    pub beside: Mutex<BTreeMap<Location, Arc<dyn Store>>>,
+    /// Who copies what participants of other processes did into this engine's record.
     pub observers: Mutex<Vec<Arc<Observer>>>,
     /// Why the engine has stopped.
     pub failure: watch::Sender<Option<String>>,
@@ -258,7 +262,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Arc::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         tokio::spawn(outbox::dispatch(engine.clone()));
@@ -271,10 +275,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn participant(&self, service: &str, store: Arc<dyn Store>) -> Result<Engine, Error> {
-        let Shared { options, effects, registry, .. } = &*self.shared;
+        let Shared { options, effects, registry, births, .. } = &*self.shared;
         let mut options = options.clone();
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), births.clone()).await?;
         engine.begin_work(inboxes);
         let (home, participant) = (self.clone(), engine.clone());
         tokio::spawn(async move {
@@ -304,6 +308,7 @@ impl Engine {
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
         registry: Arc<Registry>,
+        births: Arc<AtomicU64>,
     ) -> Result<(Engine, Vec<mpsc::Receiver<Message>>), Error> {
         let reader = store.clone();
         let left = tokio::task::spawn_blocking(move || reader.last_position()).await;
@@ -320,8 +325,10 @@ impl Engine {
             left,
             position: AtomicU64::new(left),
             tally: Tally::default(),
+            births,
             published: Notify::new(),
             moved: Notify::new(),
+            beside: Mutex::default(),
             observers: Mutex::default(),
             failure: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
@@ -555,11 +562,15 @@ impl Engine {
     }
 
     /// Takes a message from another location of an instance; it is durable when this returns.
-    pub(crate) async fn deliver(&self, message: pavane_core::engine::Message) -> Result<(), Error> {
+    pub(crate) async fn deliver(
+        &self,
+        message: pavane_core::engine::Message,
+        origin: Option<Origin>,
+    ) -> Result<(), Error> {
         let program = self.program(&message.digest).await?;
         let (reply, answer) = oneshot::channel();
         let id = message.instance.clone();
-        self.send(&id, Message::Deliver { program, message: Box::new(message), reply }).await?;
+        self.send(&id, Message::Deliver { program, message: Box::new(message), origin, reply }).await?;
         self.answer(answer).await
     }
 

@@ -73,7 +73,7 @@ pub async fn replace(
     service: &str,
     remedy: Remedy,
 ) -> Result<Replacement, Refused> {
-    let (engine, _) = Engine::new(options, home.clone(), effects, Arc::default()).await?;
+    let (engine, _) = Engine::new(options, home.clone(), effects, Arc::default(), Arc::default()).await?;
     engine.load_definitions().await?;
     let service = service.to_owned();
     let done = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,5 @@
-//! Observing: what participants did is copied to where people ask, beside the home's own record.
+//! Observing: what participants in other processes did is copied to where people ask, beside the home's own record. What
+//! a participant in this process did is read in its store, when somebody asks, and is copied nowhere.
 //!
 //! No token waits for it. An observer reads a participant's history from where it left off and copies steps and rows of
 //! tasks into the home's store, together with the positions it has come to: after any outage it goes on where it was,
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use pavane_core::program::Location;
 use pavane_core::record::JournalEntry;
-use pavane_store::{Commit, History, OBSERVED, Observed};
+use pavane_store::{Commit, History, OBSERVED, Observed, Store};
 use tokio::sync::Mutex;
 
 use crate::stuck::Late;
@@ -57,6 +58,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Resolves when there may be something new.
     fn moved(&self) -> Reading<()>;
 
+    /// Its store, when it is in this process: its record is read there.
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// Its messages that nobody has taken for longer than `after`.
     fn late(&self, after: Duration) -> Reading<Result<Late, Unread>>;
 }
@@ -93,9 +99,14 @@ pub(crate) struct Observer {
 }
 
 impl Engine {
-    /// Copies what the participant of a service does into this engine's record, until the engine stops.
+    /// Makes what the participant of a service does a part of this engine's record: read where it is kept, or copied
+    /// from now on until the engine stops.
     pub fn observe(&self, service: &str, source: Arc<dyn Source>) {
         let location = Location::Service(service.into());
+        if let Some(store) = source.store() {
+            self.shared.beside.lock().unwrap_or_else(PoisonError::into_inner).insert(location, store);
+            return;
+        }
         let observer = Arc::new(Observer { location, source: source.clone(), at: Mutex::default() });
         self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer.clone());
         let home = self.clone();

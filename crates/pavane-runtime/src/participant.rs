@@ -9,6 +9,7 @@ use pavane_bus::{Bus, Consumer, Handing, Progress, Refusal};
 use pavane_core::engine::Message;
 use pavane_store::{Commit, DeadLetter, Outgoing};
 
+use crate::driver::Content;
 use crate::{Engine, Error};
 
 /// Dead letters listed: more of them are one trouble, not many.
@@ -75,13 +76,13 @@ impl Consumer for Engine {
         let engine = self.clone();
         Box::pin(async move {
             let redelivered = message.redelivered;
-            let made_here = message.content.and_then(|content| content.downcast::<Message>().ok());
-            let mut message = match made_here {
-                Some(message) => Arc::unwrap_or_clone(message),
-                None => Message::from_envelope(&message.envelope).map_err(Refusal::Never)?,
+            let made_here = message.content.and_then(|content| content.downcast::<Content>().ok());
+            let (mut message, origin) = match made_here.map(Arc::unwrap_or_clone) {
+                Some(Content { message, origin }) => (message, Some(origin)),
+                None => (Message::from_envelope(&message.envelope).map_err(Refusal::Never)?, None),
             };
             message.redelivered = redelivered;
-            engine.deliver(message).await.map_err(|error| match error {
+            engine.deliver(message, origin).await.map_err(|error| match error {
                 Error::Busy { .. } | Error::Stopping | Error::Store(_) | Error::Away(_) => {
                     Refusal::Unavailable(error.to_string())
                 }

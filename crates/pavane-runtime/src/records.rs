@@ -3,7 +3,7 @@
 //! Reads only. Start reading at [`Engine::tasks`] and [`Engine::journal`].
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pavane_core::engine::State;
@@ -50,6 +50,35 @@ impl std::str::FromStr for Cursor {
     }
 }
 
+/// Where the record of each location of a program is: in its store when that is in this process, else among what was
+/// observed, in the home's. By place in the program's list of locations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parts(Vec<Option<Arc<dyn Store>>>);
+
+impl Parts {
+    fn store(&self, place: u64) -> Option<&Arc<dyn Store>> {
+        usize::try_from(place).ok().and_then(|place| self.0.get(place))?.as_ref()
+    }
+
+    /// The journal of an instance at a place, after a position of that place.
+    fn journal(
+        &self,
+        home: &dyn Store,
+        id: &str,
+        place: u64,
+        after: u64,
+    ) -> Result<Vec<JournalEntry>, pavane_store::Error> {
+        let (store, first) = match self.store(place) {
+            Some(store) => (&**store, 0),
+            None => (home, place * OBSERVED),
+        };
+        let mut entries = store.journal(id, first + after, PAGE)?;
+        entries.retain(|entry| entry.seq < first + OBSERVED);
+        entries.iter_mut().for_each(|entry| entry.seq -= first);
+        Ok(entries)
+    }
+}
+
 impl Engine {
     /// One instance.
     ///
@@ -75,13 +104,16 @@ impl Engine {
     /// [`Error::UnknownInstance`], [`Error::Store`].
     pub async fn tasks(&self, id: &str) -> Result<Vec<ServiceTask>, Error> {
         let (record, program) = self.observed(id).await?;
-        let id = id.to_owned();
+        let (id, parts) = (id.to_owned(), self.parts(program.as_deref()));
         self.blocking(move |store| {
             let mut tasks = store.tasks(&id)?;
+            for part in parts.0.iter().flatten() {
+                tasks.extend(part.tasks(&id)?);
+            }
             if let (Some(program), false) = (program, record.status.is_terminal()) {
                 for place in 0..program.locations().len() as u64 {
                     // Of a damaged history there is no more to show than its rows.
-                    let state = replay_at(store, &program, &id, place)?;
+                    let state = replay_at(store, &parts, &program, &id, place)?;
                     tasks.extend(state.into_iter().flat_map(|state| state.open_tasks(&program)));
                 }
             }
@@ -109,20 +141,18 @@ impl Engine {
         let until = tokio::time::Instant::now() + wait;
         loop {
             let (_, program) = self.observed(id).await?;
-            let places = program.map_or(1, |program| program.locations().len()) as u64;
-            let (wanted, mut cursor) = (id.to_owned(), after.clone());
+            let places = program.as_ref().map_or(1, |program| program.locations().len()) as u64;
+            let (wanted, mut cursor, parts) = (id.to_owned(), after.clone(), self.parts(program.as_deref()));
             let read = move |store: &dyn Store| {
                 let mut entries = Vec::new();
                 for place in 0..places {
-                    let first = place * OBSERVED;
-                    let mut page = store.journal(&wanted, first + cursor.at(place), PAGE)?;
-                    page.retain(|entry| entry.seq < first + OBSERVED);
-                    entries.extend(page);
+                    let page = parts.journal(store, &wanted, place, cursor.at(place))?;
+                    entries.extend(page.into_iter().map(|entry| (place, entry)));
                 }
-                entries.sort_by_key(|entry| entry.timestamp);
-                let with_cursor = |entry: JournalEntry| {
-                    cursor.set(entry.seq / OBSERVED, entry.seq % OBSERVED);
-                    (entry, cursor.clone())
+                entries.sort_by_key(|(_, entry)| entry.timestamp);
+                let with_cursor = |(place, entry): (u64, JournalEntry)| {
+                    cursor.set(place, entry.seq);
+                    (JournalEntry { seq: place * OBSERVED + entry.seq, ..entry }, cursor.clone())
                 };
                 Ok(entries.into_iter().map(with_cursor).collect::<Vec<_>>())
             };
@@ -134,7 +164,14 @@ impl Engine {
         }
     }
 
-    /// An instance and its program, once what was done elsewhere is here.
+    /// Where the record of each location of a program is.
+    pub(crate) fn parts(&self, program: Option<&Program>) -> Parts {
+        let beside = self.shared.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let locations = program.map(Program::locations).unwrap_or_default();
+        Parts(locations.iter().map(|location| beside.get(location).cloned()).collect())
+    }
+
+    /// An instance and its program, once what was done in other processes is here.
     pub(crate) async fn observed(&self, id: &str) -> Result<(WorkflowInstance, Option<Arc<Program>>), Error> {
         let record = self.instance(id).await?;
         let program = self.shared.registry.by_digest(&record.digest);
@@ -151,22 +188,20 @@ pub(crate) fn replay(
     program: &Program,
     id: &str,
 ) -> Result<Result<State, String>, pavane_store::Error> {
-    replay_at(store, program, id, 0)
+    replay_at(store, &Parts::default(), program, id, 0)
 }
 
-/// As [`replay`], for what was observed of the location at this place in the program's list.
+/// As [`replay`], for the location at this place in the program's list.
 pub(crate) fn replay_at(
     store: &dyn Store,
+    parts: &Parts,
     program: &Program,
     id: &str,
     place: u64,
 ) -> Result<Result<State, String>, pavane_store::Error> {
     let mut state = State::default();
-    let first = place * OBSERVED;
     loop {
-        let mut entries = store.journal(id, first + state.seq(), PAGE)?;
-        entries.retain(|entry| entry.seq < first + OBSERVED);
-        entries.iter_mut().for_each(|entry| entry.seq -= first);
+        let entries = parts.journal(store, id, place, state.seq())?;
         if let Err(reason) = state.extend(program, &entries) {
             return Ok(Err(format!("{reason}; its journal is damaged, or a newer program wrote it")));
         }

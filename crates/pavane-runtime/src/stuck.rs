@@ -5,13 +5,13 @@
 //! waits for a call is slow and not stuck; one that waits for a time, an event or an operator is neither. Reads only.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pavane_core::Timestamp;
 use pavane_core::engine::{Wait, WaitsFor};
 use pavane_core::record::{Status, WorkflowInstance};
-use pavane_store::{DeadLetter, Outgoing};
+use pavane_store::{DeadLetter, Outgoing, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::records::replay_at;
@@ -151,13 +151,13 @@ impl Engine {
         if record.status.is_terminal() {
             return Ok(progress);
         }
-        let wanted = id.to_owned();
+        let (wanted, parts) = (id.to_owned(), self.parts(program.as_deref()));
         progress.waits = self
             .blocking(move |store| {
                 let mut waits = Vec::new();
                 let Some(program) = program else { return Ok(waits) };
                 for place in 0..program.locations().len() as u64 {
-                    let state = replay_at(store, &program, &wanted, place)?;
+                    let state = replay_at(store, &parts, &program, &wanted, place)?;
                     waits.extend(state.into_iter().flat_map(|state| state.waits(&program)));
                 }
                 Ok(waits)
@@ -190,34 +190,39 @@ impl Engine {
         Ok(late)
     }
 
-    /// Those of them that were sent from here.
+    /// Those of them that were sent from here, and by participants beside it.
     pub(crate) async fn late_here(&self, after: Duration) -> Result<Late, Error> {
+        let mut senders: Vec<(String, Arc<dyn Store>)> = vec![(self.location().to_owned(), self.shared.store.clone())];
+        let beside = self.shared.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        senders.extend(beside.into_iter().map(|(location, store)| (location.name().to_owned(), store)));
         let now = crate::now();
-        let from = self.location().to_owned();
-        self.blocking(move |store| {
-            let late = |message: &Missing| is_late(now, message.since, after);
-            let letters = store.dead_letters(MAX_LOOK)?;
-            let mut all = letters.len() < MAX_LOOK;
-            let mut missing: Vec<Missing> =
-                letters.iter().filter_map(|letter| dead(&from, letter)).filter(late).collect();
-            let (mut position, mut looked) = (0, 0);
-            loop {
-                let page = store.outgoing(position, PAGE)?;
-                position = page.last().map_or(position, |(position, _)| *position);
-                looked += page.len();
-                let read: Vec<Missing> = page.iter().filter_map(|(_, message)| on_its_way(&from, message)).collect();
-                // Positions follow times: behind a page of young messages there are only younger ones.
-                let young = !read.is_empty() && !read.iter().any(late);
-                missing.extend(read.into_iter().filter(late));
-                if page.len() < PAGE || young {
-                    break;
-                }
-                if looked >= MAX_LOOK {
-                    all = false;
-                    break;
+        self.blocking(move |_| {
+            let mut found = Late { messages: Vec::new(), all: true };
+            for (from, store) in senders {
+                let late = |message: &Missing| is_late(now, message.since, after);
+                let letters = store.dead_letters(MAX_LOOK)?;
+                found.all &= letters.len() < MAX_LOOK;
+                found.messages.extend(letters.iter().filter_map(|letter| dead(&from, letter)).filter(late));
+                let (mut position, mut looked) = (0, 0);
+                loop {
+                    let page = store.outgoing(position, PAGE)?;
+                    position = page.last().map_or(position, |(position, _)| *position);
+                    looked += page.len();
+                    let read: Vec<Missing> =
+                        page.iter().filter_map(|(_, message)| on_its_way(&from, message)).collect();
+                    // Positions follow times: behind a page of young messages there are only younger ones.
+                    let young = !read.is_empty() && !read.iter().any(late);
+                    found.messages.extend(read.into_iter().filter(late));
+                    if page.len() < PAGE || young {
+                        break;
+                    }
+                    if looked >= MAX_LOOK {
+                        found.all = false;
+                        break;
+                    }
                 }
             }
-            Ok(Late { messages: missing, all })
+            Ok(found)
         })
         .await
     }

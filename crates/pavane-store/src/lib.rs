@@ -46,9 +46,23 @@ pub struct Commit {
     pub dead: Vec<(u64, String)>,
     /// Positions of dead letters that are on their way again.
     pub redrive: Vec<u64>,
+    /// The message that the step of `entry` came from, when its sender may keep it in the same place.
+    pub taken: Option<Taken>,
     /// What was done at other locations, copied for those who ask here. It may belong to any instances; what belongs to
     /// none that is here is passed over.
     pub observed: Vec<Observed>,
+}
+
+/// A message from another location, as the payload of the step that it led to holds it. A store in which both are may write
+/// its text once: then it is no longer on its way once the step is durable, and need not be [delivered](Commit::delivered).
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The location that sent it.
+    pub from: String,
+    /// Its position there.
+    pub position: u64,
+    /// The value of `data` in its envelope, to the letter.
+    pub data: Arc<str>,
 }
 
 /// Something done at another location.

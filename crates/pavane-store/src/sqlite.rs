@@ -1,21 +1,27 @@
 //! The durable store: one SQLite file, one thread that writes it, a few connections that read it.
 //!
 //! [`Sqlite::open`] takes the lock (`lock`), brings the schema up to date (`schema`) and starts the writer (`writer`);
-//! reads go through a small pool (`reader`). This module holds what they share: how a connection is set up and how
-//! SQLite's errors are told to an operator. It must know no workflow rule and start no second writer.
+//! reads go through a small pool (`reader`). A file can hold the stores of several locations ([`Sqlite::location`]): what
+//! they write shares transactions, and each sees its own (`place`). The text of a message between two of them is written once. This module holds what they share: how a
+//! connection is set up and how SQLite's errors are told to an operator. It must know no workflow rule and start no
+//! second writer.
 
 mod lock;
+mod place;
 mod reader;
 mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pavane_core::Timestamp;
 use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use place::Place;
 
 use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Outgoing, Page, Query, Store};
 
@@ -40,13 +46,20 @@ const BUSY: Duration = Duration::from_secs(5);
 /// past this the other program is taken to hang, and the operator is told.
 const WRITER_BUSY: Duration = Duration::from_secs(30);
 
-/// A store in one SQLite file.
+/// A store in one SQLite file: a handle of a location's part of it.
 ///
 /// A commit is acknowledged when its transaction is on the disk (`synchronous=FULL`). After a transaction failed, every
 /// later commit fails with the same reason until the store is opened anew: what the caller holds in memory is ahead of
 /// the disk by then, and writing on would leave a hole in the history.
 #[derive(Debug)]
 pub struct Sqlite {
+    file: Arc<File>,
+    place: Place,
+}
+
+/// What the handles of one file share.
+#[derive(Debug)]
+struct File {
     readers: reader::Pool,
     writer: writer::Writer,
 }
@@ -81,9 +94,30 @@ impl Sqlite {
         Sqlite::open_with(path.as_ref(), &Settings { wait, max_pages: None })
     }
 
-    /// What was written since the store was opened.
+    /// The store of another location in the same file: what it holds is told from everybody else's, and what it writes
+    /// shares transactions with them. A name leads to the same location whenever the file is opened.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the file cannot be written, or holds as many locations as it can (32,767).
+    pub fn location(&self, name: &str) -> Result<Sqlite, Error> {
+        let known = || self.file.readers.read(|c| reader::place(c, name));
+        let place = match known()? {
+            Some(place) => place,
+            None => {
+                self.file.writer.add_location(name)?;
+                known()?.ok_or_else(|| self.file.writer.gone())?
+            }
+        };
+        if place.0 > place::MAX {
+            let reason = format!("it holds {} locations, as many as it can: name another store", place::MAX);
+            return Err(Error::Failed { path: self.file.writer.path().to_owned(), reason });
+        }
+        Ok(Sqlite { file: self.file.clone(), place })
+    }
+
+    /// What was written to the file since it was opened, by all its locations.
     pub fn stats(&self) -> Stats {
-        self.writer.stats()
+        self.file.writer.stats()
     }
 
     fn open_with(path: &Path, settings: &Settings) -> Result<Sqlite, Error> {
@@ -99,74 +133,74 @@ impl Sqlite {
         schema::migrate(&mut connection, &path, schema::MIGRATIONS)?;
         let readers = reader::Pool::new(file, path.clone());
         let writer = writer::Writer::start(connection, lock, path)?;
-        Ok(Sqlite { readers, writer })
+        Ok(Sqlite { file: Arc::new(File { readers, writer }), place: Place::OWN })
     }
 }
 
 impl Store for Sqlite {
     fn commit(&self, batch: Vec<Commit>, done: Done) {
-        self.writer.commit(batch, done);
+        self.file.writer.commit(self.place, batch, done);
     }
 
     fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
-        self.writer.deploy(definition)
+        self.file.writer.deploy(self.place, definition)
     }
 
     fn definitions(&self) -> Result<Vec<Deployed>, Error> {
-        self.readers.read(reader::definitions)
+        self.file.readers.read(|c| reader::definitions(c, self.place))
     }
 
     fn instance(&self, id: &str) -> Result<Option<WorkflowInstance>, Error> {
-        self.readers.read(|c| reader::instance(c, id))
+        self.file.readers.read(|c| reader::instance(c, self.place, id))
     }
 
     fn instances(&self, query: &Query) -> Result<Page, Error> {
         let before = crate::batch::cursor(query)?;
-        self.readers.read(|c| reader::instances(c, query, before))
+        self.file.readers.read(|c| reader::instances(c, self.place, query, before))
     }
 
     fn tasks(&self, instance: &str) -> Result<Vec<ServiceTask>, Error> {
-        self.readers.read(|c| reader::tasks(c, instance))
+        self.file.readers.read(|c| reader::tasks(c, self.place, instance))
     }
 
     fn journal(&self, instance: &str, after: u64, limit: usize) -> Result<Vec<JournalEntry>, Error> {
-        self.readers.read(|c| reader::journal(c, instance, after, limit))
+        self.file.readers.read(|c| reader::journal(c, self.place, instance, after, limit))
     }
 
     fn due(&self, owed: bool, until: Timestamp, limit: usize) -> Result<Vec<(String, Due)>, Error> {
-        self.readers.read(|c| reader::due(c, owed, until, limit))
+        self.file.readers.read(|c| reader::due(c, self.place, owed, until, limit))
     }
 
     fn subscribers(&self, event_type: &str) -> Result<Vec<String>, Error> {
-        self.readers.read(|c| reader::subscribers(c, event_type))
+        self.file.readers.read(|c| reader::subscribers(c, self.place, event_type))
     }
 
     fn published(&self, reader: &str, limit: usize) -> Result<Vec<(u64, CloudEvent)>, Error> {
-        self.readers.read(|c| reader::published(c, reader, limit))
+        self.file.readers.read(|c| reader::published(c, self.place, reader, limit))
     }
 
     fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
-        self.readers.read(|c| reader::outgoing(c, after, limit))
+        self.file.readers.read(|c| reader::outgoing(c, self.place, after, limit))
     }
 
     fn last_position(&self) -> Result<u64, Error> {
-        self.readers.read(reader::last_position)
+        self.file.readers.read(|c| reader::last_position(c, self.place))
     }
 
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        self.readers.read(|c| reader::dead_letters(c, limit))
+        self.file.readers.read(|c| reader::dead_letters(c, self.place, limit))
     }
 
     fn cursor(&self, reader: &str) -> Result<u64, Error> {
-        self.readers.read(|c| reader::cursor(c, reader))
+        self.file.readers.read(|c| reader::cursor(c, self.place, reader))
     }
 
     fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Result<History, Error> {
-        self.readers.read(|c| reader::history(c, steps_after, tasks_after, limit))
+        self.file.readers.read(|c| reader::history(c, self.place, steps_after, tasks_after, limit))
     }
 }
 
-impl Drop for Sqlite {
+impl Drop for File {
     /// Writes what is queued, then closes the file. The readers go first: the last connection to close moves the log
     /// into the file, and that is the writer.
     fn drop(&mut self) {
@@ -203,6 +237,8 @@ fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()>
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // The writer knows its rows, and a migration makes a table anew while others refer to it.
+    connection.pragma_update(None, "foreign_keys", false)?;
     if let Some(pages) = settings.max_pages {
         connection.pragma_update(None, "max_page_count", pages)?;
     }

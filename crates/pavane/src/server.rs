@@ -47,7 +47,7 @@ pub struct Running {
     pub network: Network,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
-    /// The participants of the services in this process, each with a store of its own.
+    /// The participants of the services in this process, each with a store of its own in the same file.
     participants: Arc<RwLock<Vec<Participant>>>,
     bus: Arc<dyn Bus>,
     /// Where participants attach, once it is open.
@@ -124,8 +124,6 @@ impl std::ops::Sub for Totals {
 pub struct Participant {
     /// It runs what is placed at its service.
     pub engine: Engine,
-    /// Its store, when it is SQLite.
-    pub sqlite: Option<Arc<Sqlite>>,
 }
 
 impl Running {
@@ -147,7 +145,7 @@ impl Running {
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let remote = config.remote_services();
         let here = options.services.difference(&remote).cloned().collect();
-        let stores = open_participants(&storage, &config, &here, wait).await?;
+        let stores = open_participants(sqlite.as_ref(), &config, &here).await?;
         // Before anything begins: work may be missing that the engine believes to be under way.
         stores::acquaint(&config, &store, &stores).await?;
         let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
@@ -167,14 +165,14 @@ impl Running {
     async fn add(
         &self,
         hub: &Hub,
-        stores: BTreeMap<String, Opened>,
+        stores: BTreeMap<String, Arc<dyn Store>>,
         remote: BTreeSet<String>,
     ) -> Result<(), Vec<String>> {
         let mut added = Vec::new();
-        for (service, (store, sqlite)) in stores {
+        for (service, store) in stores {
             let engine = self.engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
             hub.add_here(service);
-            added.push(Participant { engine, sqlite });
+            added.push(Participant { engine });
         }
         // First everybody listens, then they speak.
         added.iter().for_each(|Participant { engine, .. }| engine.subscribe(&*self.bus));
@@ -221,8 +219,7 @@ impl Running {
             return Err(moved);
         }
         let new = here.difference(&was_here).cloned().collect();
-        let wait = self.config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
-        let stores = open_participants(&Storage::Configured, &self.config, &new, wait).await?;
+        let stores = open_participants(self.sqlite.as_ref(), &self.config, &new).await?;
         if let Some(home) = &self.sqlite {
             let home: Arc<dyn Store> = home.clone();
             stores::acquaint(&self.config, &home, &stores).await?;
@@ -293,9 +290,7 @@ impl Running {
 
     /// Numbers since the start, over all engines.
     pub fn totals(&self) -> Totals {
-        let stores =
-            std::iter::once(self.sqlite.clone()).chain(self.participants().into_iter().map(|part| part.sqlite));
-        let stats: Vec<Stats> = stores.flatten().map(|sqlite| sqlite.stats()).collect();
+        let Stats { transactions, commits, bytes } = self.sqlite.as_ref().map(|file| file.stats()).unwrap_or_default();
         let engines = self.engines();
         Totals {
             calls: engines.iter().map(|engine| engine.counters().calls).sum(),
@@ -305,9 +300,9 @@ impl Running {
             refusals: engines.iter().map(|engine| engine.progress().refused).sum(),
             dead_letters: engines.iter().map(|engine| engine.progress().dead).sum(),
             oversize: engines.iter().map(|engine| engine.counters().oversize).sum(),
-            commits: stats.iter().map(|stats| stats.commits).sum(),
-            transactions: stats.iter().map(|stats| stats.transactions).sum(),
-            bytes: stats.iter().map(|stats| stats.bytes).sum(),
+            commits,
+            transactions,
+            bytes,
         }
     }
 
@@ -515,17 +510,21 @@ impl Source for Attached {
     }
 }
 
-/// Opens the stores of the participants of services.
+/// Opens the stores of the participants of services: in the engine's file, or where a process of its own has it.
 pub(crate) async fn open_participants(
-    storage: &Storage,
+    file: Option<&Arc<Sqlite>>,
     config: &Config,
     services: &BTreeSet<String>,
-    wait: Duration,
-) -> Result<BTreeMap<String, Opened>, Vec<String>> {
+) -> Result<BTreeMap<String, Arc<dyn Store>>, Vec<String>> {
+    let (engine, wait) = (&config.store.sqlite.path, config.store.sqlite.wait.unwrap_or(LOCK_WAIT));
+    let remote = config.remote_services();
     let mut stores = BTreeMap::new();
     for service in services {
-        let path = participant_path(&config.store.sqlite.path, service);
-        stores.insert(service.clone(), open_store(storage, path, wait).await?);
+        let store = match remote.contains(service) {
+            true => open_store(&Storage::Configured, participant_path(engine, service), wait).await?.0,
+            false => participant_store(file.cloned(), engine, service).await?,
+        };
+        stores.insert(service.clone(), store);
     }
     Ok(stores)
 }
@@ -542,7 +541,30 @@ pub(crate) async fn open_store(storage: &Storage, path: PathBuf, wait: Duration)
     }
 }
 
-/// Where the participant of a service keeps its state: beside the engine's store, under the service's name.
+/// The store of a service's participant in the engine's process: its own part of the engine's file, so that what a hop writes
+/// at all its locations shares transactions; in memory, when there is no file.
+async fn participant_store(
+    file: Option<Arc<Sqlite>>,
+    path: &Path,
+    service: &str,
+) -> Result<Arc<dyn Store>, Vec<String>> {
+    let Some(file) = file else { return Ok(Arc::new(Memory::new())) };
+    let own = participant_path(path, service);
+    if own.exists() {
+        return Err(vec![format!(
+            "{0} holds what the participant of `{service}` did in a process of its own, or under an earlier version of Pavane; \
+             in the engine's process it keeps it in {1} and would not go on with that: let its instances end where they \
+             began, then move {0} away; or write `participant: remote`",
+            own.display(),
+            path.display()
+        )]);
+    }
+    let service = service.to_owned();
+    let opened = tokio::task::spawn_blocking(move || file.location(&service)).await;
+    Ok(Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?))
+}
+
+/// Where the participant of a service keeps its state in a process of its own: beside the engine's store, under its name.
 pub(crate) fn participant_path(engine: &Path, service: &str) -> PathBuf {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }

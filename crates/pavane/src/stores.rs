@@ -10,7 +10,7 @@ use pavane_runtime::{Recognized, acquaint as recognize};
 use pavane_store::Store;
 
 use crate::config::Config;
-use crate::server::{LOCK_WAIT, Opened, Storage, open_participants, open_store, options, participant_path};
+use crate::server::{LOCK_WAIT, Storage, open_participants, open_store, options, participant_path};
 
 /// Makes the engine's store and those of the participants acquainted.
 ///
@@ -19,11 +19,11 @@ use crate::server::{LOCK_WAIT, Opened, Storage, open_participants, open_store, o
 pub(crate) async fn acquaint(
     config: &Config,
     home: &Arc<dyn Store>,
-    participants: &BTreeMap<String, Opened>,
+    participants: &BTreeMap<String, Arc<dyn Store>>,
 ) -> Result<(), Vec<String>> {
     let home = home.clone();
     let participants: Vec<(String, Arc<dyn Store>)> =
-        participants.iter().map(|(name, (store, _))| (name.clone(), store.clone())).collect();
+        participants.iter().map(|(name, store)| (name.clone(), store.clone())).collect();
     let known = tokio::task::spawn_blocking(move || {
         let known = participants.into_iter().map(|(name, store)| {
             let known = recognize(&*home, &name, &*store).map_err(|error| vec![error.to_string()])?;
@@ -71,9 +71,8 @@ pub(crate) async fn give_new(
     if !path.is_file() {
         return Err((true, vec![format!("{}: there is no such store: give the server's --config", path.display())]));
     }
-    let (home, _) = open_store(&Storage::Configured, path, wait).await.map_err(failed)?;
-    let stores = open_participants(&Storage::Configured, config, &options.services, wait).await.map_err(failed)?;
-    let stores = stores.into_iter().map(|(name, (store, _))| (name, store)).collect();
+    let (home, file) = open_store(&Storage::Configured, path, wait).await.map_err(failed)?;
+    let stores = open_participants(file.as_ref(), config, &options.services).await.map_err(failed)?;
     // Nothing is called.
     let network = Network::new(NetworkOptions::default()).map_err(|error| failed(vec![error]))?;
     replace(options, home, stores, Arc::new(network), service, remedy).await.map_err(|refused| match refused {

@@ -1,5 +1,5 @@
-//! The real binary after a participant's store was lost: it refuses to start, and an operator chooses what becomes of the
-//! work that was under way there. Nobody is asked to pay twice, and no effect is left that nobody names.
+//! The real binary after the store of a participant in a process of its own was lost: it is not let in, and an operator
+//! chooses what becomes of the work that was under way there. Nobody is asked to pay twice, and no effect is left that nobody names.
 //!
 //! Start reading at [`adopted_work_goes_on_as_an_unknown_outcome`].
 
@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -39,18 +40,14 @@ impl Disaster {
         services.hang(&[("/payment/charge", "held"), ("/inventory/confirm", "past")]);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("order.yaml"), ORDER).unwrap();
-        let settings = format!("workflows: [ ./order.yaml ]\n{}", services.settings(&["inventory", "payment"]));
-        let config = support::config(folder.path(), &settings);
-        let mut served = Served::start(&config).await;
+        let config = configured(folder.path(), &services.settings(&["inventory", "payment"]));
+        let (mut served, mut participant) = serve(&config).await;
         let (held, past) = (start(&served, "held").await, start(&served, "past").await);
         under_way(&served, &held, "charge").await;
         under_way(&served, &past, "confirm").await;
         served.process.kill();
-        for file in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
-            if file.file_name().unwrap().to_str().unwrap().starts_with("pavane-payment.db") {
-                std::fs::remove_file(file).unwrap();
-            }
-        }
+        participant.kill();
+        remove(&folder.path().join("pavane-payment.db"));
         services.hang(&[]);
         Disaster { services, folder, config, held, past }
     }
@@ -60,22 +57,21 @@ impl Disaster {
         support::pavane(&[arguments, &["-c", config]].concat()).await
     }
 
-    /// The server does not start, however often, and says why and what can be done.
+    /// The participant is not let in, however often, and is told why and what can be done.
     async fn refuses(&self) {
+        let mut served = Served::start(&self.config).await;
         for _ in 0..2 {
-            let output = self.pavane(&["serve"]).await;
+            let output = self.pavane(&["serve", "--role", "participant", "--service", "payment"]).await;
             let told = support::errors(&output);
-            assert_eq!(output.status.code(), Some(2), "{told}");
-            let file = self.folder.path().join("pavane-payment.db");
-            for part in [
-                &file.display().to_string(),
-                "participant of payment",
-                "pavane adopt payment",
-                "pavane abandon payment",
-            ] {
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            for part in ["participant of `payment`", "another store", "pavane adopt payment", "pavane abandon payment"]
+            {
                 assert!(told.contains(part), "{part}: {told}");
             }
         }
+        served.process.signal("TERM");
+        assert!(served.process.ended().await.success());
+        assert!(self.folder.path().join("pavane-payment.db").is_file());
         assert_eq!(self.services.asked("held"), ["/inventory/reserve", "/payment/charge"]);
     }
 
@@ -86,6 +82,32 @@ impl Disaster {
         let expected = ["/inventory/reserve", "/payment/charge", "/inventory/confirm", "/inventory/confirm"];
         assert_eq!(self.services.asked("past"), expected);
     }
+}
+
+/// A configuration whose payment has a participant in a process of its own.
+fn configured(folder: &Path, services: &str) -> PathBuf {
+    let bus = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let services = services.replace("/payment', ", "/payment', participant: remote, ");
+    let file = folder.join("pavane.yaml");
+    let text = format!(
+        "listen: {{ admin: '127.0.0.1:0', bus: '{bus}' }}\nstore: {{ sqlite: {{ path: ./pavane.db }} }}\n\
+         workflows: [ ./order.yaml ]\n{services}"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// The engine's process, and that of the participant, which is let in.
+async fn serve(config: &Path) -> (Served, Process) {
+    let served = Served::start(config).await;
+    let arguments = ["serve", "--role", "participant", "--service", "payment", "-c", config.to_str().unwrap()];
+    let participant = Served::of(Process::start(&arguments)).await;
+    let until = tokio::time::Instant::now() + support::PATIENCE;
+    while !participant.ask("GET", "/readyz", &[], "").await.status.is_success() {
+        assert!(tokio::time::Instant::now() < until, "{}", participant.process.stderr());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    (served, participant.process)
 }
 
 async fn start(served: &Served, order: &str) -> String {
@@ -129,7 +151,7 @@ async fn adopted_work_goes_on_as_an_unknown_outcome() {
     assert_eq!(support::json(&adopted), expected, "{}", support::errors(&adopted));
     let again = disaster.pavane(&["adopt", "payment"]).await;
     assert_eq!(again.status.code(), Some(2), "it is done");
-    let served = Served::start(&disaster.config).await;
+    let (served, _participant) = serve(&disaster.config).await;
     let record = ended(&served, &disaster.held).await;
     assert_eq!(
         (&record["status"], &record["error"]["instance"]),
@@ -158,7 +180,7 @@ async fn abandoned_instances_end_at_once_and_are_undone_when_an_operator_says_so
     assert_eq!((&report["adopted"], &report["kept"]), (&json!([]), &json!(1)), "{report:#}");
     assert_eq!(report["abandoned"][0]["id"], json!(disaster.held));
     assert_eq!(references(&report["abandoned"][0]["unresolved"]), ["/do/1/charge", "/do/0/reserve"]);
-    let served = Served::start(&disaster.config).await;
+    let (served, _participant) = serve(&disaster.config).await;
     let record = ended(&served, &disaster.held).await;
     assert_eq!(record["status"], "faulted");
     let detail = record["error"]["detail"].as_str().unwrap();
@@ -187,20 +209,26 @@ async fn abandoned_instances_end_at_once_and_are_undone_when_an_operator_says_so
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_put_back_needs_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |name: &str| format!("  {name}: {{ url: 'http://127.0.0.1:9/{name}' }}\n");
-    let config = support::config(folder.path(), &format!("services:\n{}", of("payment")));
-    let stopped = |mut served: Served| async move {
-        served.process.signal("TERM");
-        assert!(served.process.ended().await.success());
+    std::fs::write(folder.path().join("order.yaml"), ORDER).unwrap();
+    let services = Services::serve().await;
+    let config = configured(folder.path(), &services.settings(&["inventory", "payment"]));
+    let stop = async |(mut served, mut participant): (Served, Process)| {
+        for process in [&mut participant, &mut served.process] {
+            process.signal("TERM");
+            assert!(process.ended().await.success(), "{}", process.stderr());
+        }
     };
-    stopped(Served::start(&config).await).await;
+    stop(serve(&config).await).await;
     let (file, aside) = (folder.path().join("pavane-payment.db"), folder.path().join("aside.db"));
     std::fs::rename(&file, &aside).unwrap();
-    let mut process = Process::start(&["serve", "-c", config.to_str().unwrap()]);
-    assert_eq!(process.ended().await.code(), Some(2), "{}", process.stderr());
+    let served = Served::start(&config).await;
+    let arguments = ["serve", "--role", "participant", "--service", "payment", "-c", config.to_str().unwrap()];
+    let mut process = Process::start(&arguments);
+    assert_eq!(process.ended().await.code(), Some(1), "{}", process.stderr());
+    drop(served);
     remove(&file);
     std::fs::rename(&aside, &file).unwrap();
-    stopped(Served::start(&config).await).await;
+    stop(serve(&config).await).await;
 }
 
 /// Removes a database with its log.

@@ -207,6 +207,7 @@ pub enum Event {
     /// A message came from another location.
     Arrived {
         /// The message.
+        #[serde(serialize_with = "super::message::write_message")]
         message: Box<Message>,
         /// Whether it is kept until the instance is resumed.
         #[serde(default)]

@@ -4,9 +4,11 @@
 //! each is numbered by its sender for its receiver, and a receiver takes each number once.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::TokenId;
 use super::state::{Arrival, Entry, Token};
@@ -20,6 +22,9 @@ use crate::time::Timestamp;
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v1";
+
+/// About how long the attributes of an envelope are.
+const ATTRIBUTES: usize = 1_024;
 
 /// A message from one location of an instance to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +54,34 @@ pub struct Message {
     /// What could not be undone, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unresolved: Vec<(Entry, String)>,
+    #[serde(skip)]
+    pub(super) written: Written,
+}
+
+/// A message as JSON, see [`Message::write`].
+#[derive(Clone, Default)]
+pub(super) struct Written(Option<Arc<RawValue>>);
+
+/// It says nothing that the message does not: messages are equal, and look equal, with it and without.
+impl PartialEq for Written {
+    fn eq(&self, _: &Written) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
+}
+
+/// Writes a message: as it was written before, if it was.
+pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S::Ok, S::Error> {
+    match &message.written.0 {
+        // That it came again is not in what its sender wrote.
+        Some(text) if !message.redelivered => text.serialize(to),
+        _ => message.serialize(to),
+    }
 }
 
 /// A message as a CloudEvent, attribute by attribute.
@@ -70,6 +103,7 @@ struct Envelope<'a> {
     pvndigest: &'a str,
     pvnto: &'a str,
     pvnkind: &'a str,
+    #[serde(serialize_with = "write_message")]
     data: &'a Message,
 }
 
@@ -119,6 +153,16 @@ pub(super) enum Body {
     Undone,
     /// A part of the instance was lost with a store: tokens begin nothing new and come home, and these never come.
     Bereaved { lost: BTreeSet<TokenId> },
+}
+
+impl Body {
+    /// What there is to do, without the token that the state has by then.
+    pub fn unladen(&self) -> Body {
+        match self {
+            Body::Token { t, errand, .. } => Body::Token { t: *t, token: Box::default(), errand: errand.clone() },
+            body => body.clone(),
+        }
+    }
 }
 
 /// Why a token comes to a location.
@@ -173,11 +217,27 @@ impl Peer {
 }
 
 impl Message {
+    /// Writes it as JSON once: its envelope, and the journal of a receiver that is given the message itself, hold that.
+    /// Nothing in it may change any more.
+    pub fn write(&mut self) {
+        if self.written.0.is_none() {
+            // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
+            self.written = Written(to_raw_value(self).ok().map(Arc::from));
+        }
+    }
+
+    /// What [`Message::write`] wrote.
+    pub fn text(&self) -> Option<&str> {
+        self.written.0.as_deref().map(RawValue::get)
+    }
+
     /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
     /// people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
+        let mut text = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
         // Plain data: writing it to memory cannot fail.
-        serde_json::to_string(&self.envelope(program, at)).unwrap_or_default()
+        let written = serde_json::to_writer(&mut text, &self.envelope(program, at));
+        written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
     }
 
     /// Bytes of its envelope.
@@ -279,7 +339,38 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::Event;
     use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn what_was_written_once_is_what_would_be_written_again() {
+        let start = Start { id: "i".into(), input: Value::text("\u{e9}\n"), correlation_id: "i".into(), parent: None };
+        let unresolved = vec![(Entry::Stuck, "\"why\"".to_owned())];
+        let mut message = Message {
+            instance: "i".into(),
+            digest: "d".into(),
+            from: Location::Engine,
+            to: Location::Service("s".into()),
+            number: 1,
+            redelivered: false,
+            header: Header { start, started_at: Timestamp(5), deadline: None },
+            body: Body::Token { t: TokenId(0), token: Box::default(), errand: Errand::Finish },
+            compensated: vec!["/do/0/a".into()],
+            unresolved,
+            written: Written::default(),
+        };
+        let journal = |message: &Message| {
+            serde_json::to_string(&Event::Arrived { message: Box::new(message.clone()), parked: false }).unwrap()
+        };
+        let before = journal(&message);
+        message.write();
+        assert!(message.written.0.is_some());
+        assert_eq!(journal(&message), before);
+        // It came again, which is not what its sender wrote.
+        message.redelivered = true;
+        assert!(journal(&message).contains("\"redelivered\":true"));
+    }
 
     #[test]
     fn each_number_is_taken_once_in_any_order() {

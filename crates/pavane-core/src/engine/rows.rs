@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 use crate::value::Value;
 
 impl State {
-    /// The instance's row as of now.
+    /// The instance's row as of now. A participant's has no input: nobody reads it there, and its journal has it.
     pub fn record(&self, program: &Program) -> WorkflowInstance {
         let document = program.document();
         let start = self.start.as_ref();
@@ -22,7 +22,7 @@ impl State {
             mode: program.placed(),
             status: self.status(),
             correlation_id: start.map(|s| s.correlation_id.clone()).unwrap_or_default(),
-            input: start.map(|s| s.input.clone()).unwrap_or_default(),
+            input: start.filter(|_| self.here.is_engine()).map(|s| s.input.clone()).unwrap_or_default(),
             output: ended.and_then(|e| e.output.clone()),
             error: ended.and_then(|e| e.problem.clone()),
             compensation: self.compensation(program),

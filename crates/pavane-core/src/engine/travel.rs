@@ -67,7 +67,11 @@ impl Machine<'_> {
             Errand::Enter(node) => Some(node),
             _ => None,
         };
-        let message = self.compose(to, Body::Token { t, token, errand })?;
+        let mut message = self.compose(to, Body::Token { t, token, errand })?;
+        if limited {
+            // Measured as it will be sent, so that it is written once for both.
+            message.write();
+        }
         if let Err(problem) = if limited { self.fits(&message) } else { Ok(()) } {
             return Some(match due {
                 Some(node) => self.enter_in_vain(t, node, problem),
@@ -126,6 +130,7 @@ impl Machine<'_> {
             body,
             compensated,
             unresolved,
+            written: Default::default(),
         })
     }
 
@@ -149,7 +154,7 @@ impl Machine<'_> {
         };
         let parks =
             matches!(message.body, Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. });
-        let (body, redelivered) = (message.body.clone(), message.redelivered);
+        let (body, redelivered) = (message.body.unladen(), message.redelivered);
         let parked = self.state.suspended.is_some() && parks;
         self.emit(Event::Arrived { message: Box::new(message), parked });
         if parked {
@@ -335,7 +340,7 @@ impl Machine<'_> {
         if let Body::Token { token, .. } = &mut message.body {
             token.extend_deadlines(paused);
         }
-        let (body, redelivered) = (message.body.clone(), message.redelivered);
+        let (body, redelivered) = (message.body.unladen(), message.redelivered);
         self.emit(Event::Admitted { message: Box::new(message) });
         self.arrive(body, redelivered);
     }

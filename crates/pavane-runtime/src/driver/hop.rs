@@ -4,21 +4,32 @@
 use super::*;
 
 /// How long a step waits. A call that takes longer is worth a commit of its own: its sender gets its message
-/// acknowledged, and a crash repeats less.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// acknowledged, and a crash repeats less. Where many calls queue for few connections, most take some ten milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A step that is decided and in no batch yet.
 pub(super) struct Waiting {
     number: u64,
     step: Step,
     reply: Reply<()>,
+    taken: Option<Taken>,
 }
 
 impl Driver {
     /// Takes a message for an instance in memory.
-    pub(super) fn arrive(&mut self, id: &str, message: Box<pavane_core::engine::Message>, reply: Reply<()>) {
+    pub(super) fn arrive(
+        &mut self,
+        id: &str,
+        message: Box<pavane_core::engine::Message>,
+        origin: Option<Origin>,
+        reply: Reply<()>,
+    ) {
         self.end_hop(id);
         let redelivered = message.redelivered;
+        let taken = origin.zip(message.text()).map(|(Origin { position, .. }, data)| {
+            let from = message.from.name().to_owned();
+            Taken { from, position, data: data.into() }
+        });
         let decided = self.decide(id, Command::Message(message), None);
         let Some(active) = self.active.get_mut(id) else { return };
         match decided {
@@ -33,11 +44,11 @@ impl Driver {
                 if alone && step.may_wait(&active.program, &active.state) {
                     self.next_hop += 1;
                     active.uncommitted += 1;
-                    active.waiting = Some(Waiting { number: self.next_hop, step, reply });
+                    active.waiting = Some(Waiting { number: self.next_hop, step, reply, taken });
                     self.hops.push_back((self.next_hop, Instant::now() + PATIENCE, id.to_owned()));
                     self.begin(id);
                 } else {
-                    self.commit(id, step, ended, Some(Answer::Done(reply)));
+                    self.commit(id, step, ended, Some(Answer::Done(reply)), taken);
                 }
             }
             Some(Err((rejected, _))) => {
@@ -51,15 +62,15 @@ impl Driver {
     /// Takes the outcome of a call: with the step that waits for it, if one does.
     pub(super) fn outcome(&mut self, id: &str, outcome: Command) {
         let Some(active) = self.active.get_mut(id) else { return };
-        let Some(Waiting { number, step, reply }) = active.waiting.take() else {
+        let Some(Waiting { number, step, reply, taken }) = active.waiting.take() else {
             return self.step(id, outcome, None);
         };
         match self.decide(id, outcome, Some(step)) {
-            Some(Ok((step, ended))) => self.hop(id, step, ended, reply),
+            Some(Ok((step, ended))) => self.hop(id, step, ended, reply, taken),
             // It came too late: the step has others to wait for.
             Some(Err((_, Some(step)))) => {
                 if let Some(active) = self.active.get_mut(id) {
-                    active.waiting = Some(Waiting { number, step: *step, reply });
+                    active.waiting = Some(Waiting { number, step: *step, reply, taken });
                 }
             }
             Some(Err((_, None))) | None => {}
@@ -69,8 +80,8 @@ impl Driver {
     /// Lets no step of this instance wait any longer.
     pub(super) fn end_hop(&mut self, id: &str) {
         let waiting = self.active.get_mut(id).and_then(|active| active.waiting.take());
-        if let Some(Waiting { step, reply, .. }) = waiting {
-            self.hop(id, step, None, reply);
+        if let Some(Waiting { step, reply, taken, .. }) = waiting {
+            self.hop(id, step, None, reply, taken);
         }
     }
 
@@ -88,11 +99,11 @@ impl Driver {
         }
     }
 
-    fn hop(&mut self, id: &str, step: Step, ended: Option<Status>, reply: Reply<()>) {
+    fn hop(&mut self, id: &str, step: Step, ended: Option<Status>, reply: Reply<()>, taken: Option<Taken>) {
         if let Some(active) = self.active.get_mut(id) {
             // It was counted when it began to wait.
             active.uncommitted -= 1;
         }
-        self.commit(id, step, ended, Some(Answer::Done(reply)));
+        self.commit(id, step, ended, Some(Answer::Done(reply)), taken);
     }
 }

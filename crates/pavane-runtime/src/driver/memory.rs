@@ -91,12 +91,12 @@ impl Driver {
                             let _ = reply.send(Err(Error::UnknownInstance(id)));
                         }
                         Message::Input { id, reply: None, .. } if !self.active.contains_key(&id) => {}
-                        Message::Deliver { program, message, reply }
+                        Message::Deliver { program, message, origin, reply }
                             if !self.active.contains_key(&message.instance) =>
                         {
                             let id = message.instance.clone();
                             self.insert(id.clone(), Active::new(program, State::default()));
-                            self.arrive(&id, message, reply);
+                            self.arrive(&id, message, origin, reply);
                         }
                         message => self.take(message),
                     }

@@ -14,10 +14,11 @@ use rusqlite::types::{FromSqlError, Type, Value as Cell};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::de::DeserializeOwned;
 
+use super::place::Place;
 use super::{BUSY, failed, flags};
 use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Outgoing, Page, Query, batch};
 
-/// Pages a connection that reads keeps: what is not among them is in the system's memory. A process has several stores.
+/// Pages a connection that reads keeps: what is not among them is in the system's memory.
 const CACHE_KIB: i64 = 4_096;
 
 /// Connections that read at one time. Queries are short and served from memory: more would only compete for the cores.
@@ -98,9 +99,9 @@ impl Drop for Lent<'_> {
     }
 }
 
-pub(super) fn definitions(connection: &Connection) -> rusqlite::Result<Vec<Deployed>> {
+pub(super) fn definitions(connection: &Connection, place: Place) -> rusqlite::Result<Vec<Deployed>> {
     let sql = "select namespace, name, version, digest, text, resources, deployed_at from definition_row \
-               order by key";
+               where location = ?1 order by key";
     let read = |row: &Row<'_>| {
         Ok(Deployed {
             namespace: row.get(0)?,
@@ -112,17 +113,22 @@ pub(super) fn definitions(connection: &Connection) -> rusqlite::Result<Vec<Deplo
             deployed_at: Timestamp(row.get(6)?),
         })
     };
-    connection.prepare_cached(sql)?.query_map([], read)?.collect()
+    connection.prepare_cached(sql)?.query_map([place.0], read)?.collect()
 }
 
-pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Option<WorkflowInstance>> {
-    let sql = format!("{INSTANCE} where uid = ?1");
-    connection.prepare_cached(&sql)?.query_row([id], read_instance).optional()
+pub(super) fn instance(connection: &Connection, place: Place, id: &str) -> rusqlite::Result<Option<WorkflowInstance>> {
+    let sql = format!("{INSTANCE} where uid = ?1 and location = ?2");
+    connection.prepare_cached(&sql)?.query_row(params![id, place.0], read_instance).optional()
 }
 
-pub(super) fn instances(connection: &Connection, query: &Query, before: Option<i64>) -> rusqlite::Result<Page> {
+pub(super) fn instances(
+    connection: &Connection,
+    place: Place,
+    query: &Query,
+    before: Option<i64>,
+) -> rusqlite::Result<Page> {
     let size = batch::page_size(query);
-    let (sql, values) = listing(query, before, size, recent(connection, query)?);
+    let (sql, values) = listing(place, query, before, size, recent(connection, place, query)?);
     let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row<'_>| Ok((row.get::<_, i64>(16)?, read_instance(row)?));
     let mut rows: Vec<_> =
@@ -133,46 +139,59 @@ pub(super) fn instances(connection: &Connection, query: &Query, before: Option<i
     Ok(Page { instances: rows.into_iter().map(|(_, row)| row).collect(), next })
 }
 
-pub(super) fn tasks(connection: &Connection, instance: &str) -> rusqlite::Result<Vec<ServiceTask>> {
+pub(super) fn tasks(connection: &Connection, place: Place, instance: &str) -> rusqlite::Result<Vec<ServiceTask>> {
     let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
                t.output_data, t.error, t.start_time, t.end_time, t.compensates \
-               from instance_row i join task_row t on t.instance = i.key where i.uid = ?1 order by t.start_time, t.run";
-    connection.prepare_cached(sql)?.query_map([instance], |row| read_task(row, instance.to_owned()))?.collect()
+               from instance_row i join task_row t on t.instance = i.key \
+               where i.uid = ?1 and i.location = ?2 order by t.start_time, t.run";
+    let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| read_task(row, instance.to_owned());
+    statement.query_map(params![instance, place.0], read)?.collect()
 }
+
+/// Columns of a step, after which come its instance's.
+const ENTRY: &str = "e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
+     (select data from message_row where key = e.message), e.tail";
 
 pub(super) fn journal(
     connection: &Connection,
+    place: Place,
     instance: &str,
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<JournalEntry>> {
-    let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload \
-               from instance_row i join event_row e on e.instance = i.key \
-               where i.uid = ?1 and e.seq > ?2 order by e.seq limit ?3";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "select {ENTRY} from instance_row i join event_row e on e.instance = i.key \
+         where i.uid = ?1 and i.location = ?4 and e.seq > ?2 order by e.seq limit ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row<'_>| read_entry(row, instance.to_owned());
-    statement.query_map(params![instance, saturated(after), rows(limit)], read)?.collect()
+    statement.query_map(params![instance, saturated(after), rows(limit), place.0], read)?.collect()
 }
 
 pub(super) fn history(
     connection: &Connection,
+    place: Place,
     steps_after: u64,
     tasks_after: u64,
     limit: usize,
 ) -> rusqlite::Result<History> {
-    let sql = "select e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
-               e.key, i.uid, i.digest from event_row e join instance_row i on i.key = e.instance \
-               where e.key > ?1 and e.seq < ?3 order by e.key limit ?2";
-    let read = |row: &Row<'_>| Ok(((read_entry(row, row.get(9)?)?, row.get(10)?), position(row, 8)?));
-    let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map(params![saturated(steps_after), rows(limit), saturated(OBSERVED)], read)?;
-    let steps = with_last(found, steps_after)?;
+    let sql = format!(
+        "select {ENTRY}, e.key, i.uid, i.digest from event_row e join instance_row i on i.key = e.instance \
+         where e.key > ?1 and e.seq < ?3 and i.location = ?4 order by e.key limit ?2"
+    );
+    let read = |row: &Row<'_>| Ok(((read_entry(row, row.get(11)?)?, row.get(12)?), position(row, 10)?));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let wanted = params![saturated(steps_after), rows(limit), saturated(OBSERVED), place.0];
+    let steps = with_last(statement.query_map(wanted, read)?, steps_after)?;
     let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
                t.output_data, t.error, t.start_time, t.end_time, t.compensates, t.key, i.uid \
-               from task_row t join instance_row i on i.key = t.instance where t.key > ?1 order by t.key limit ?2";
+               from task_row t join instance_row i on i.key = t.instance \
+               where t.key > ?1 and i.location = ?3 order by t.key limit ?2";
     let read = |row: &Row<'_>| Ok((read_task(row, row.get(14)?)?, position(row, 13)?));
     let mut statement = connection.prepare_cached(sql)?;
-    let tasks = with_last(statement.query_map(params![saturated(tasks_after), rows(limit)], read)?, tasks_after)?;
+    let wanted = params![saturated(tasks_after), rows(limit), place.0];
+    let tasks = with_last(statement.query_map(wanted, read)?, tasks_after)?;
     Ok(History { steps, tasks })
 }
 
@@ -194,51 +213,71 @@ fn with_last<T>(
 
 pub(super) fn due(
     connection: &Connection,
+    place: Place,
     owed: bool,
     until: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Vec<(String, Due)>> {
     let sql = "select uid, due from instance_row where due is not null and due >= ?3 and due <= ?1 \
-               order by due, key limit ?2";
+               and location = ?4 order by due, key limit ?2";
     let from = if owed { batch::NOW } else { batch::NOW + 1 };
     let read = |row: &Row<'_>| Ok((row.get(0)?, batch::due_from_number(row.get(1)?)));
-    connection.prepare_cached(sql)?.query_map(params![until.0, rows(limit), from], read)?.collect()
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![until.0, rows(limit), from, place.0], read)?.collect()
 }
 
-pub(super) fn subscribers(connection: &Connection, event_type: &str) -> rusqlite::Result<Vec<String>> {
-    let sql = "select uid from instance_row where key in \
+pub(super) fn subscribers(connection: &Connection, place: Place, event_type: &str) -> rusqlite::Result<Vec<String>> {
+    let sql = "select uid from instance_row where location = ?2 and key in \
                (select instance from subscription_row where type = ?1 or type is null) order by key";
-    connection.prepare_cached(sql)?.query_map([event_type], |row| row.get(0))?.collect()
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![event_type, place.0], |row| row.get(0))?.collect()
 }
 
 pub(super) fn published(
     connection: &Connection,
+    place: Place,
     reader: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<(u64, CloudEvent)>> {
     let sql = "select position, envelope from outbox_row \
-               where position > ifnull((select position from cursor_row where reader = ?1), 0) order by position limit ?2";
-    let read = |row: &Row<'_>| Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default(), json(row, 1)?));
-    connection.prepare_cached(sql)?.query_map(params![reader, rows(limit)], read)?.collect()
+               where position > ?1 and position <= ?2 order by position limit ?3";
+    let after = place.key(cursor(connection, place, reader)?);
+    let read = |row: &Row<'_>| Ok((number(row, 0)?, json(row, 1)?));
+    connection.prepare_cached(sql)?.query_map(params![after, place.last(), rows(limit)], read)?.collect()
 }
 
-pub(super) fn outgoing(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<(u64, Outgoing)>> {
-    let sql = "select position, receiver, envelope from outgoing_row where position > ?1 order by position limit ?2";
-    let read = |row: &Row<'_>| Ok((position(row, 0)?, message(row, 1)?));
-    connection.prepare_cached(sql)?.query_map(params![saturated(after), rows(limit)], read)?.collect()
+/// The envelope of a message.
+const ENVELOPE: &str = "m.head || ifnull(m.data || '}', '')";
+
+pub(super) fn outgoing(
+    connection: &Connection,
+    place: Place,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<(u64, Outgoing)>> {
+    let sql = format!(
+        "select o.position, o.receiver, {ENVELOPE} from outgoing_row o join message_row m on m.key = o.message \
+         where o.position > ?1 and o.position <= ?2 order by o.position limit ?3"
+    );
+    let read = |row: &Row<'_>| Ok((number(row, 0)?, message(row, 1)?));
+    connection.prepare_cached(&sql)?.query_map(params![place.key(after), place.last(), rows(limit)], read)?.collect()
 }
 
-pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
-    let sql = "select max(ifnull((select max(position) from outgoing_row), 0), \
-               ifnull((select max(position) from dead_row), 0))";
-    connection.prepare_cached(sql)?.query_row([], |row| position(row, 0))
+pub(super) fn last_position(connection: &Connection, place: Place) -> rusqlite::Result<u64> {
+    let sql = "select max(ifnull((select max(position) from outgoing_row where position between ?1 and ?2), ?1), \
+               ifnull((select max(position) from dead_row where position between ?1 and ?2), ?1))";
+    connection.prepare_cached(sql)?.query_row([place.first(), place.last()], |row| number(row, 0))
 }
 
-pub(super) fn dead_letters(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    let sql = "select position, receiver, envelope, reason from dead_row order by position limit ?1";
+pub(super) fn dead_letters(connection: &Connection, place: Place, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
+    let sql = format!(
+        "select d.position, d.receiver, {ENVELOPE}, d.reason from dead_row d join message_row m on m.key = d.message \
+         where d.position between ?1 and ?2 order by d.position limit ?3"
+    );
     let read =
-        |row: &Row<'_>| Ok(DeadLetter { position: position(row, 0)?, message: message(row, 1)?, reason: row.get(3)? });
-    connection.prepare_cached(sql)?.query_map([rows(limit)], read)?.collect()
+        |row: &Row<'_>| Ok(DeadLetter { position: number(row, 0)?, message: message(row, 1)?, reason: row.get(3)? });
+    let wanted = params![place.first(), place.last(), rows(limit)];
+    connection.prepare_cached(&sql)?.query_map(wanted, read)?.collect()
 }
 
 /// Two columns: receiver and envelope.
@@ -247,10 +286,17 @@ fn message(row: &Row<'_>, column: usize) -> rusqlite::Result<Outgoing> {
     Ok(Outgoing { to: row.get(column)?, envelope, content: None, redelivered: false })
 }
 
-pub(super) fn cursor(connection: &Connection, reader: &str) -> rusqlite::Result<u64> {
-    let sql = "select position from cursor_row where reader = ?1";
-    let found = connection.prepare_cached(sql)?.query_row([reader], |row| position(row, 0)).optional()?;
+pub(super) fn cursor(connection: &Connection, place: Place, reader: &str) -> rusqlite::Result<u64> {
+    let sql = "select position from cursor_row where location = ?1 and reader = ?2";
+    let found =
+        connection.prepare_cached(sql)?.query_row(params![place.0, reader], |row| position(row, 0)).optional()?;
     Ok(found.unwrap_or_default())
+}
+
+/// The number of the location of this name, when the file has it.
+pub(super) fn place(connection: &Connection, name: &str) -> rusqlite::Result<Option<Place>> {
+    let sql = "select key from location_row where name = ?1";
+    connection.prepare_cached(sql)?.query_row([name], |row| row.get(0).map(Place)).optional()
 }
 
 /// Rows that are sorted without anybody noticing: up to here a listing from a time on reads the index of times.
@@ -258,9 +304,9 @@ const RECENT: i64 = 10_000;
 
 /// Whether few instances started at or after the time that is asked for. If many did, the newest are soon found in the
 /// order of the listing itself.
-fn recent(connection: &Connection, query: &Query) -> rusqlite::Result<bool> {
-    let Some(Timestamp(time)) = query.started_after else { return Ok(false) };
-    let sql = "select count(*) from (select 1 from instance_row where start_time >= ?1 limit ?2)";
+fn recent(connection: &Connection, place: Place, query: &Query) -> rusqlite::Result<bool> {
+    let Some(Timestamp(time)) = query.started_after.filter(|_| place == Place::OWN) else { return Ok(false) };
+    let sql = "select count(*) from (select 1 from instance_row where start_time >= ?1 and location = 0 limit ?2)";
     let count: i64 = connection.prepare_cached(sql)?.query_row([time, RECENT + 1], |row| row.get(0))?;
     Ok(count <= RECENT)
 }
@@ -285,10 +331,15 @@ impl Conditions {
 ///
 /// Each part of the union reads one index in the order of the listing and stops after a page, so that no listing reads
 /// the table but for what most of it is: one part for each status asked for, two for a correlation id, whose instances
-/// are few. When few have started since the time asked for (`recent`), all the others are not looked at.
-fn listing(query: &Query, before: Option<i64>, size: usize, recent: bool) -> (String, Vec<Cell>) {
+/// are few. When few have started since the time asked for (`recent`), all the others are not looked at. The indexes
+/// are those of the file's own location: at another, where nobody but a test lists, the table is read.
+fn listing(place: Place, query: &Query, before: Option<i64>, size: usize, recent: bool) -> (String, Vec<Cell>) {
     let text = |text: &str| Cell::from(text.to_owned());
-    let mut common = Conditions::default();
+    // In these words: an index is taken when a query repeats its condition.
+    let mut common = match place {
+        Place::OWN => Conditions::default().with("location = 0", []),
+        place => Conditions::default().with("location = ?", [place.0.into()]),
+    };
     if let Some(key) = before {
         common = common.with("key < ?", [key.into()]);
     }
@@ -366,9 +417,18 @@ fn read_entry(row: &Row<'_>, instance: String) -> rusqlite::Result<JournalEntry>
         service_task_id: row.get::<_, Option<u32>>(4)?.map(|run| format!("{instance}:{run}")),
         correlation_id: row.get::<_, Option<String>>(5)?.unwrap_or_else(|| instance.clone()),
         causation_id: row.get(6)?,
-        payload: row.get(7)?,
+        payload: payload(row, 7)?,
         workflow_instance_id: instance,
     })
+}
+
+/// Three columns: the payload, or what stands in it before a message, its data, and after it.
+fn payload(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let mut payload: String = row.get(column)?;
+    for more in [column + 1, column + 2] {
+        payload.push_str(row.get_ref(more)?.as_str_or_null()?.unwrap_or_default());
+    }
+    Ok(payload)
 }
 
 fn read_task(row: &Row<'_>, instance: String) -> rusqlite::Result<ServiceTask> {
@@ -446,6 +506,11 @@ fn position(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
 }
 
+/// What a key stands for within its location.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column).map(Place::number)
+}
+
 /// A position as SQLite counts; no row lies beyond its largest number.
 fn saturated(position: u64) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
@@ -463,7 +528,8 @@ mod tests {
     fn plan(query: &Query, recent: bool) -> Vec<String> {
         let mut connection = Connection::open_in_memory().unwrap();
         super::super::schema::migrate(&mut connection, "t", super::super::schema::MIGRATIONS).unwrap();
-        let (sql, values) = listing(query, query.cursor.as_ref().map(|c| c.parse().unwrap()), 100, recent);
+        let before = query.cursor.as_ref().map(|c| c.parse().unwrap());
+        let (sql, values) = listing(Place::OWN, query, before, 100, recent);
         let mut statement = connection.prepare(&format!("explain query plan {sql}")).unwrap();
         statement.query_map(params_from_iter(values), |row| row.get(3)).unwrap().map(Result::unwrap).collect()
     }

@@ -13,6 +13,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_listings.sql"),
     include_str!("migrations/0003_messages.sql"),
+    include_str!("migrations/0004_locations.sql"),
 ];
 
 /// Marks a file as Pavane's (the letters `PAVN`): another program's database is never migrated by accident.
@@ -96,7 +97,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, "t", &[MIGRATIONS, &[ADDED]].concat()).unwrap();
         let error = migrate(&mut connection, "t", MIGRATIONS).unwrap_err();
-        assert!(matches!(error, Error::Newer { found: 4, known: 3, .. }), "{error}");
+        assert!(matches!(error, Error::Newer { found: 5, known: 4, .. }), "{error}");
 
         let mut foreign = Connection::open_in_memory().unwrap();
         foreign.execute_batch("create table customer (id integer)").unwrap();

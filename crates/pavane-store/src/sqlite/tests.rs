@@ -13,6 +13,7 @@ use pavane_core::value::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::Taken;
 
 /// A directory of its own and the path of a database in it.
 fn place() -> (TempDir, PathBuf) {
@@ -177,12 +178,18 @@ fn a_damaged_file_is_told_and_not_written_on() {
         put(&store, vec![start(&format!("i{n}"), &"x".repeat(500))]).unwrap();
     }
     drop(store);
-    // Every page but the first, which holds the version and the names of the tables.
-    let length = path.metadata().unwrap().len();
+    // Every page but those that hold the version and the names of the tables.
+    let connection = Connection::open(&path).unwrap();
+    let mut statement = connection.prepare("select pageno from dbstat where name <> 'sqlite_schema'").unwrap();
+    let pages: Vec<u32> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    drop(statement);
+    connection.close().unwrap();
     let mut file = OpenOptions::new().write(true).open(&path).unwrap();
-    let page = u64::try_from(PAGE_BYTES).unwrap();
-    file.seek(SeekFrom::Start(page)).unwrap();
-    file.write_all(&vec![0xA5; usize::try_from(length - page).unwrap()]).unwrap();
+    let size = u64::try_from(PAGE_BYTES).unwrap();
+    for page in pages {
+        file.seek(SeekFrom::Start(u64::from(page - 1) * size)).unwrap();
+        file.write_all(&vec![0xA5; usize::try_from(size).unwrap()]).unwrap();
+    }
     drop(file);
     let store = open(&path);
     for error in [store.instance("i7").unwrap_err(), put(&store, vec![start("new", "[]")]).unwrap_err()] {
@@ -248,7 +255,7 @@ fn a_file_of_a_newer_program_is_refused() {
     drop(open(&path));
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, Error::Newer { found: 7, known: 3, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 7, known: 4, .. }), "{error}");
 }
 
 /// A commit is acknowledged when it is on the disk, not when the operating system has it.
@@ -331,6 +338,121 @@ fn batches_that_gather_share_a_transaction() {
     let stats = store.stats();
     assert_eq!((stats.transactions, stats.commits), (2, 100));
     assert!(stats.bytes >= 99 * 3, "{stats:?}");
+}
+
+#[test]
+fn locations_of_a_file_know_nothing_of_each_other_and_find_their_own_again() {
+    let (_directory, path) = place();
+    let file = open(&path);
+    let [a, b] = ["a", "b"].map(|name| file.location(name).unwrap());
+    put(&file, vec![start("i", "[0]")]).unwrap();
+    put(&a, vec![start("i", "[1]"), step("i", 2, "[2]")]).unwrap();
+    // What one of them has is not there for another, not even to be gone on with.
+    assert!(b.instance("i").unwrap().is_none() && b.journal("i", 0, 9).unwrap().is_empty());
+    assert!(put(&b, vec![step("i", 3, "[]")]).is_err());
+    put(&b, vec![start("i", "[3]")]).unwrap();
+    let payloads = |store: &Sqlite| -> Vec<String> {
+        store.journal("i", 0, 9).unwrap().into_iter().map(|entry| entry.payload).collect()
+    };
+    let seen = [payloads(&file), payloads(&a), payloads(&b)];
+    assert_eq!(seen, [vec!["[0]"], vec!["[1]", "[2]"], vec!["[3]"]]);
+    // The file is open until the last of them is gone.
+    drop((file, b));
+    assert!(matches!(refused(&path), Error::Locked { .. }));
+    drop(a);
+    let file = open(&path);
+    let [b, a] = ["b", "a"].map(|name| file.location(name).unwrap());
+    assert_eq!([payloads(&file), payloads(&a), payloads(&b)], seen);
+    // People see an instance once, and what was done to it everywhere.
+    let shell = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let line = |sql: &str| -> String { shell.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(line("select group_concat(id) from workflow_instance"), "i");
+    let steps =
+        line("select group_concat(ifnull(location, 'here') || ' ' || seq) from (select * from event order by id)");
+    assert_eq!(steps, "here 1,a 1,a 2,b 1");
+}
+
+fn sent(position: u64, envelope: &str) -> Commit {
+    let message = Outgoing { to: "a".into(), envelope: envelope.into(), content: None, redelivered: false };
+    Commit { send: vec![(position, message)], ..Commit::default() }
+}
+
+#[test]
+fn a_message_within_a_file_is_handed_over_with_the_step_it_leads_to() {
+    let (_directory, path) = place();
+    let file = open(&path);
+    let [a, b] = ["a", "b"].map(|name| file.location(name).unwrap());
+    let data = r#"{"token":"\u00e9\",\"data\":"}"#;
+    let envelope = format!(r#"{{"id":"1","data":{data}}}"#);
+    let payload = format!(r#"[{{"arrived":{data}}},{{"entered":1}}]"#);
+    let taken = |from: &str| Some(Taken { from: from.into(), position: 7, data: data.into() });
+    for (sender, from) in [(&file, "engine"), (&b, "b")] {
+        put(sender, vec![sent(7, &envelope), sent(8, "{}")]).unwrap();
+        assert_eq!(&*sender.outgoing(0, 9).unwrap()[0].1.envelope, envelope);
+        let id = format!("from {from}");
+        put(&a, vec![Commit { taken: taken(from), ..start(&id, &payload) }]).unwrap();
+        // It is its receiver's now, and nothing that its sender does takes it away.
+        let left: Vec<u64> = sender.outgoing(0, 9).unwrap().into_iter().map(|(position, _)| position).collect();
+        assert_eq!(left, [8], "{from}");
+        put(sender, vec![Commit { delivered: vec![7, 8], ..Commit::default() }]).unwrap();
+        assert_eq!(a.journal(&id, 0, 9).unwrap()[0].payload, payload);
+        assert_eq!(a.history(0, 0, 9).unwrap().steps.0.pop().unwrap().0.payload, payload);
+    }
+    drop((file, a, b));
+    let shell = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let count = |sql: &str| -> i64 { shell.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(count("select count(*) from message_row"), 2, "written once, and kept with the steps");
+    let shown: String = shell.query_row("select payload from event limit 1", [], |row| row.get(0)).unwrap();
+    assert_eq!(shown, payload);
+}
+
+#[test]
+fn a_message_that_is_not_in_the_file_is_written_with_its_step() {
+    let (_directory, path) = place();
+    let file = open(&path);
+    let a = file.location("a").unwrap();
+    let data = r#"{"token":1}"#;
+    put(&file, vec![sent(7, r#"{"id":"2","data":{"token":2}}"#)]).unwrap();
+    let payload = format!("[{data}]");
+    for (number, from) in ["engine", "a", "elsewhere"].into_iter().enumerate() {
+        let taken = Some(Taken { from: from.into(), position: 7, data: data.into() });
+        let id = format!("i{number}");
+        put(&a, vec![Commit { taken, ..start(&id, &payload) }]).unwrap();
+        assert_eq!(a.journal(&id, 0, 9).unwrap()[0].payload, payload);
+    }
+    // Another one, which has that position here, is still on its way.
+    assert_eq!(file.outgoing(0, 9).unwrap().len(), 1);
+    // One that was written in other words than the payload holds stays what it is.
+    let taken = Some(Taken { from: "engine".into(), position: 7, data: r#"{"token":2}"#.into() });
+    put(&a, vec![Commit { taken, ..start("i", "[{}]") }]).unwrap();
+    assert_eq!((a.journal("i", 0, 9).unwrap()[0].payload.as_str(), file.outgoing(0, 9).unwrap().len()), ("[{}]", 1));
+}
+
+#[test]
+fn locations_share_transactions() {
+    let (_directory, path) = place();
+    let file = open(&path);
+    let [a, b] = ["a", "b"].map(|name| file.location(name).unwrap());
+    let before = file.stats().transactions;
+    let (go, gate) = mpsc::channel::<()>();
+    let (reached, stands) = mpsc::channel();
+    file.commit(
+        vec![start("i", "[]")],
+        Box::new(move |_| {
+            reached.send(()).unwrap();
+            gate.recv().unwrap();
+        }),
+    );
+    stands.recv().unwrap();
+    let (send, results) = mpsc::channel();
+    for store in [&a, &b] {
+        let send = send.clone();
+        store.commit(vec![start("i", "[]")], Box::new(move |r| send.send(r.is_ok()).unwrap()));
+    }
+    go.send(()).unwrap();
+    assert_eq!(results.iter().take(2).filter(|ok| *ok).count(), 2);
+    let stats = b.stats();
+    assert_eq!((stats.transactions - before, stats.commits), (2, 3));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 
 use super::lock::Lock;
+use super::place::Place;
 use super::{Stats, failed};
 use crate::{Commit, Deployed, Done, Error, batch};
 use rows::Rows;
@@ -48,8 +49,10 @@ struct Job {
 }
 
 enum Work {
-    Batch(Vec<Commit>),
-    Deploy(Box<Deployed>),
+    Batch(Place, Vec<Commit>),
+    Deploy(Place, Box<Deployed>),
+    /// A location of this name is to have a number.
+    Location(String),
 }
 
 /// The writer's side: what one connection has prepared and seen.
@@ -84,16 +87,34 @@ impl Writer {
         Ok(Writer { path, jobs: Some(jobs), thread: Some(thread), counters })
     }
 
-    pub(super) fn commit(&self, batch: Vec<Commit>, done: Done) {
-        self.send(Job { work: Work::Batch(batch), done });
+    pub(super) fn commit(&self, place: Place, batch: Vec<Commit>, done: Done) {
+        self.send(Job { work: Work::Batch(place, batch), done });
     }
 
-    pub(super) fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
+    pub(super) fn deploy(&self, place: Place, definition: &Deployed) -> Result<(), Error> {
+        self.wait_for(Work::Deploy(place, Box::new(definition.clone())))
+    }
+
+    /// Gives the location of this name a number, if it has none.
+    pub(super) fn add_location(&self, name: &str) -> Result<(), Error> {
+        self.wait_for(Work::Location(name.to_owned()))
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is told of a store that is closed.
+    pub(super) fn gone(&self) -> Error {
+        gone(&self.path)
+    }
+
+    fn wait_for(&self, work: Work) -> Result<(), Error> {
         let (reply, answer) = mpsc::sync_channel(1);
         // The receiver below waits: a send that finds nobody cannot happen.
         let done: Done = Box::new(move |result| drop(reply.send(result)));
-        self.send(Job { work: Work::Deploy(Box::new(definition.clone())), done });
-        answer.recv().unwrap_or_else(|_| Err(gone(&self.path)))
+        self.send(Job { work, done });
+        answer.recv().unwrap_or_else(|_| Err(self.gone()))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -183,13 +204,16 @@ impl Session<'_> {
 
     /// Writes one job: how many commits and bytes it was, or why it is refused. The outer error is SQLite's.
     fn job(&mut self, work: &Work) -> rusqlite::Result<Result<(u64, u64), Error>> {
-        let batch = match work {
-            Work::Batch(batch) => batch,
-            Work::Deploy(definition) => return self.rows.definition(definition).map(|bytes| Ok((0, bytes))),
+        let (place, batch) = match work {
+            Work::Batch(place, batch) => (*place, batch),
+            Work::Deploy(place, definition) => {
+                return self.rows.definition(*place, definition).map(|bytes| Ok((0, bytes)));
+            }
+            Work::Location(name) => return self.rows.location(name).map(|()| Ok((0, 0))),
         };
         let mut failure = None;
         let checked = batch::check(self.path, batch, |id| {
-            self.rows.last(id).map_err(|error| {
+            self.rows.last(place, id).map_err(|error| {
                 let told = failed(self.path, &error);
                 failure = Some(error);
                 told
@@ -205,7 +229,7 @@ impl Session<'_> {
         for commit in batch {
             // The check has seen the owner; asking again costs a comparison of names.
             let owner = batch::owner(self.path, commit).ok().flatten();
-            bytes += self.rows.write(owner, commit)?;
+            bytes += self.rows.write(place, owner, commit)?;
         }
         Ok(Ok((u64::try_from(batch.len()).unwrap_or(u64::MAX), bytes)))
     }
@@ -261,8 +285,8 @@ fn acknowledge(path: &str, done: Done, result: Result<(), Error>) {
 impl Work {
     fn commits(&self) -> usize {
         match self {
-            Work::Batch(batch) => batch.len(),
-            Work::Deploy(_) => 1,
+            Work::Batch(_, batch) => batch.len(),
+            Work::Deploy(..) | Work::Location(_) => 1,
         }
     }
 }

@@ -24,7 +24,28 @@ use support::*;
 fn backends(check: impl Fn(Arc<dyn Store>)) {
     check(Arc::new(Memory::new()));
     let directory = tempfile::tempdir().unwrap();
-    check(Arc::new(Sqlite::open(directory.path().join("contract.db"), Duration::ZERO).unwrap()));
+    let path = |name: &str| directory.path().join(name);
+    check(Arc::new(Sqlite::open(path("contract.db"), Duration::ZERO).unwrap()));
+    check(Arc::new(between_others(&path("shared.db"))));
+}
+
+/// The store of a location in a file in which the one before it and the one after it have the same instances.
+fn between_others(path: &std::path::Path) -> Sqlite {
+    let file = Sqlite::open(path, Duration::ZERO).unwrap();
+    let [before, between, after] = ["before", "between", "after"].map(|name| file.location(name).unwrap());
+    for other in [file, before, after] {
+        for id in ["i", "i0", "i1", "i2", "i3"] {
+            let subscriptions = Some(vec![Subscription::All]);
+            let (tasks, publish) = (vec![task(id, 1)], vec![event("other's")]);
+            let commit = Commit { due: Due::Now, tasks, subscriptions, publish, ..start(id) };
+            put(&other, vec![commit, Commit { send: vec![message(1), message(2)], ..Commit::default() }]).unwrap();
+            let dead = vec![(2, "other's".to_owned())];
+            let consumed = vec![("r".to_owned(), 99), ("reader".to_owned(), 99)];
+            put(&other, vec![Commit { dead, consumed, ..Commit::default() }]).unwrap();
+        }
+        other.deploy(&deployed("other", "1.0.0", "other's")).unwrap();
+    }
+    between
 }
 
 fn all() -> Query {
@@ -518,6 +539,7 @@ fn commits() -> impl Strategy<Value = Commit> {
                 dead: if published == 1 { dead } else { Vec::new() },
                 redrive: if published == 0 { redrive } else { Vec::new() },
                 observed,
+                taken: None,
             }
         },
     )
@@ -531,6 +553,21 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 /// Everything a store shows, as text.
 fn view(store: &dyn Store) -> String {
+    let listed = |query: &Query| format!("{:?}", store.instances(query).unwrap());
+    let mut out = seen(store);
+    for query in [
+        all(),
+        Query { limit: 1, statuses: vec![Status::Running, Status::Faulted], ..Query::default() },
+        Query { correlation_id: Some("i0".into()), started_after: Some(Timestamp(2)), ..all() },
+        Query { cursor: Some("3".into()), limit: 1, ..Query::default() },
+    ] {
+        out.push(listed(&query));
+    }
+    out.join("\n")
+}
+
+/// The same but for the cursors of listings, which each store gives out as it likes.
+fn seen(store: &dyn Store) -> Vec<String> {
     let mut out = Vec::new();
     for id in ["i0", "i1", "i2", "i3"] {
         out.push(format!("{:?}", store.instance(id).unwrap()));
@@ -553,11 +590,10 @@ fn view(store: &dyn Store) -> String {
         all(),
         Query { limit: 1, statuses: vec![Status::Running, Status::Faulted], ..Query::default() },
         Query { correlation_id: Some("i0".into()), started_after: Some(Timestamp(2)), ..all() },
-        Query { cursor: Some("3".into()), limit: 1, ..Query::default() },
     ] {
-        out.push(format!("{:?}", store.instances(&query).unwrap()));
+        out.push(format!("{:?}", store.instances(&query).unwrap().instances));
     }
-    out.join("\n")
+    out
 }
 
 proptest! {
@@ -569,13 +605,16 @@ proptest! {
         let path = directory.path().join("differential.db");
         let memory = Memory::new();
         let sqlite = Sqlite::open(&path, Duration::ZERO).unwrap();
+        let shared = between_others(&directory.path().join("shared.db"));
         for op in ops {
-            let results = [&memory as &dyn Store, &sqlite].map(|store| match &op {
+            let results = [&memory as &dyn Store, &sqlite, &shared].map(|store| match &op {
                 Op::Batch(batch) => put(store, batch.clone()).map_err(kind),
                 Op::Deploy(name, text) => store.deploy(&deployed(&name.to_string(), "1.0.0", &text.to_string())).map_err(kind),
             });
             prop_assert_eq!(&results[0], &results[1]);
+            prop_assert_eq!(&results[0], &results[2]);
             prop_assert_eq!(view(&memory), view(&sqlite));
+            prop_assert_eq!(seen(&memory), seen(&shared), "at one location of several");
         }
         drop(sqlite);
         prop_assert_eq!(view(&memory), view(&Sqlite::open(&path, Duration::ZERO).unwrap()), "after opening it anew");
