@@ -480,11 +480,10 @@ impl Message {
 
 impl Machine<'_> {
     /// The home ends an instance a part of which was lost; of one that has ended it learns what was left behind.
-    pub(super) fn abandon(&mut self, remains: Remains) -> Result<Cause, Rejected> {
+    pub(super) fn abandon(&mut self, mut remains: Remains) -> Result<Cause, Rejected> {
         let (parked, paused) = self.wake_up();
         let ended = self.state.ended.is_some();
         let service = remains.service.clone();
-        let mut remains = remains;
         if !ended {
             // What is here ends here, too, and may be awaited elsewhere.
             remains.lost.extend(self.state.tokens.keys().copied());
@@ -492,11 +491,8 @@ impl Machine<'_> {
         self.tell_all(&Body::Bereaved { lost: remains.lost.clone() });
         if !ended {
             let why = format!("what came after it was lost with the store of {service}");
-            let own = self
-                .state
-                .remains(self.program, |_| true)
-                .into_iter()
-                .filter_map(|entry| entry.without(&BTreeSet::new()));
+            let own = self.state.remains(self.program, |_| true).into_iter();
+            let own = own.filter_map(|entry| entry.without(&BTreeSet::new()));
             remains.entries.extend(own.map(|entry| (entry, why.clone())));
             let tokens: Vec<TokenId> = self.state.tokens.keys().copied().collect();
             tokens.into_iter().for_each(|t| self.close(t));
