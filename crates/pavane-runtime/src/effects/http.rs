@@ -184,7 +184,9 @@ impl Network {
             Err(problem) => return Some(not_sent(problem).into()),
         };
         let service = self.service(&request.uri);
-        let what = || format!("{} {}", request.method, request.uri);
+        // Its query may hold what is opened of secrets.
+        let target = request.uri.split('?').next().unwrap_or_default();
+        let what = || format!("{} {target}", request.method);
         let entering = self.enter(service.as_deref(), &context.instance, call.attempt > 1, due, what);
         let turn = tokio::select! {
             biased;
