@@ -86,7 +86,7 @@ pub struct Full {
     /// The sub-workflow's error.
     error: Option<Problem>,
     /// What the call waited for before it was sent.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
 /// Something that happens.
@@ -156,7 +156,7 @@ impl Answer {
 
     /// What the call waited for.
     pub fn held(&self) -> Option<Held> {
-        if let Answer::Full(full) = self { full.held.clone() } else { None }
+        if let Answer::Full(full) = self { full.held.as_deref().cloned() } else { None }
     }
 
     /// What the driver reports of a sub-workflow.

@@ -278,10 +278,10 @@ mod tests {
                 let call = async move {
                     let mut seed = (n + 1) * 7_919 + round;
                     for _ in 0..5 {
-                        let patient = chance(&mut seed) % 4 > 0;
+                        let patient = !chance(&mut seed).is_multiple_of(4);
                         let patience = if patient { 60_000 } else { chance(&mut seed) % 20 };
                         let until = Instant::now() + Duration::from_millis(patience);
-                        let retry = chance(&mut seed) % 4 == 0;
+                        let retry = chance(&mut seed).is_multiple_of(4);
                         let Ok(turn) = gate.enter(&format!("i{}", n % 7), retry, until).await else {
                             assert!(!patient, "call {n} was told that its time is over");
                             continue;
