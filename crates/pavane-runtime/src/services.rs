@@ -13,6 +13,9 @@ use serde::de::Error as _;
 /// and shorter than it takes until nobody remembers why.
 const WAIT: Duration = Duration::from_secs(3_600);
 
+/// Longer than this is a slip of the pen, and more than clocks can count with.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Calls that may wait for one service. Each belongs to an instance in memory; more than this are a flood whose end
 /// would wait for hours.
 const MAX_WAITING: usize = 500_000;
@@ -267,7 +270,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => number * 3_600.0,
         _ => return Err(wrong()),
     };
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST).ok_or_else(wrong)
 }
 
 /// Reads a duration of the configuration.
@@ -336,6 +339,7 @@ mod tests {
             ("s", None),
             ("5 s", None),
             ("1e99h", None),
+            ("1000000h", None),
         ] {
             assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
         }

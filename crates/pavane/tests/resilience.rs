@@ -161,6 +161,9 @@ async fn what_waited_says_so_and_a_stop_does_not_wait_for_it() {
         let held = &held.unwrap_or_else(|| panic!("it does not say that it waited: {told}"))["data"];
         assert_eq!((&held["task"], &held["service"]), (&json!("/do/0/charge"), &json!("payment")));
         assert!(held["waitedMs"]["breaker"].as_u64().unwrap() > 0, "{held}");
+        let shown = pavane(&["show", &order, "--server", &served.url]).await;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains("/do/0/charge waited for payment: breaker "), "{shown}");
     }
     // Ill once more: the next order waits, and the server stops without it.
     ill.ill.store(true, Ordering::SeqCst);

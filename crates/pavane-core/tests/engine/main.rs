@@ -220,7 +220,7 @@ impl<'a> World<'a> {
         } else {
             let outcome = answer.outcome();
             self.note(&format!("answer #{} {}", call.0, transcript::outcome(&outcome)));
-            Command::Outcome { call, outcome, held: None }
+            Command::Outcome { call, outcome, held: answer.held() }
         };
         self.take(command);
     }

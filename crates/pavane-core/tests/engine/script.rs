@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pavane_core::Value;
-use pavane_core::engine::{Certainty, Outcome};
+use pavane_core::engine::{Certainty, Held, Outcome};
 use pavane_core::problem::{Kind, Problem};
 use serde::Deserialize;
 
@@ -75,7 +75,7 @@ pub enum Answer {
 }
 
 /// An answer with a body, or the end of a sub-workflow.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Full {
     status: Option<i64>,
@@ -85,6 +85,8 @@ pub struct Full {
     detail: Option<String>,
     /// The sub-workflow's error.
     error: Option<Problem>,
+    /// What the call waited for before it was sent.
+    held: Option<Box<Held>>,
 }
 
 /// Something that happens.
@@ -139,10 +141,7 @@ impl Answer {
             Answer::Word(word) if word == "lost" => failure(500, Certainty::Indeterminate, "no answer".into()),
             Answer::Word(word) if word == "refused" => failure(500, Certainty::NotSent, "no connection".into()),
             Answer::Word(word) => panic!("no such answer: {word}"),
-            Answer::Status(status) => {
-                Answer::Full(Full { status: Some(*status), body: None, certainty: None, detail: None, error: None })
-                    .outcome()
-            }
+            Answer::Status(status) => Answer::Full(Full { status: Some(*status), ..Full::default() }).outcome(),
             Answer::Full(full) => match full.status.unwrap_or(200) {
                 200..300 => Outcome::Success(full.body.as_ref().map(Value::from).unwrap_or_default()),
                 status => {
@@ -153,6 +152,11 @@ impl Answer {
                 }
             },
         }
+    }
+
+    /// What the call waited for.
+    pub fn held(&self) -> Option<Held> {
+        if let Answer::Full(full) = self { full.held.as_deref().cloned() } else { None }
     }
 
     /// What the driver reports of a sub-workflow.

@@ -136,6 +136,9 @@ fn describe(event: &Event, row: Option<&ServiceTask>, start: Timestamp) -> Optio
         Event::Entered { task, input: Some(input), .. } => format!("{task} input {}", input.to_json()),
         Event::Skipped { task, .. } => format!("{task} skipped"),
         Event::Looped { index, .. } => format!("item {index}"),
+        Event::Held { task, held, .. } => {
+            format!("{task} was held {}", serde_json::to_string(held).unwrap_or_default())
+        }
         Event::Waiting { until, .. } => format!("waits until {}", after(until)),
         Event::Listening { task, .. } => format!("{task} listens"),
         Event::Received { kept: true, .. } => "event kept".into(),

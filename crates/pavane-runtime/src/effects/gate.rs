@@ -237,3 +237,86 @@ impl Drop for Waiter {
         tell(told);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use pavane_core::policy::{BreakerSettings, Rate, RetrySettings};
+
+    use super::*;
+
+    const LIMIT: u32 = 3;
+
+    /// A stream of numbers that look random, the same for the same seed (xorshift).
+    fn chance(seed: &mut u64) -> u64 {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed
+    }
+
+    /// Calls that come, go, give up and are cut at every point, on several threads: none is forgotten, no place is lost,
+    /// and there are never too many.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_is_forgotten_and_no_place_is_lost() {
+        let breaker = BreakerSettings { min_calls: 5, open_for: Duration::from_millis(3), ..Default::default() };
+        let rate = Rate { calls: 2_000, per: Duration::from_secs(1) };
+        let retries = RetrySettings { ratio: 0.5, at_least: Rate { calls: 500, per: Duration::from_secs(1) } };
+        for round in 0..4_u64 {
+            let gate = Gate::new(GateSettings {
+                in_flight: LIMIT,
+                rate: (round & 1 == 1).then_some(rate),
+                breaker: (round & 2 == 2).then_some(breaker),
+                retries: (round & 2 == 2).then_some(retries),
+                waiting: 1_000,
+            });
+            let at_once = Arc::new(AtomicU32::new(0));
+            let mut calls = tokio::task::JoinSet::new();
+            for n in 0..400_u64 {
+                let (gate, at_once) = (gate.clone(), at_once.clone());
+                let call = async move {
+                    let mut seed = (n + 1) * 7_919 + round;
+                    for _ in 0..5 {
+                        let patient = !chance(&mut seed).is_multiple_of(4);
+                        let patience = if patient { 60_000 } else { chance(&mut seed) % 20 };
+                        let until = Instant::now() + Duration::from_millis(patience);
+                        let retry = chance(&mut seed).is_multiple_of(4);
+                        let Ok(turn) = gate.enter(&format!("i{}", n % 7), retry, until).await else {
+                            assert!(!patient, "call {n} was told that its time is over");
+                            continue;
+                        };
+                        assert!(at_once.fetch_add(1, Ordering::SeqCst) < LIMIT, "too many at once");
+                        let hold = chance(&mut seed) % 3;
+                        if hold > 0 {
+                            tokio::time::sleep(Duration::from_millis(hold)).await;
+                        }
+                        at_once.fetch_sub(1, Ordering::SeqCst);
+                        match chance(&mut seed) % 8 {
+                            0 => drop(turn),
+                            1..4 => turn.end(Verdict::Failure),
+                            _ => turn.end(Verdict::Success),
+                        }
+                    }
+                };
+                calls.spawn(call);
+            }
+            // Some are cut while they wait; they hold no place then.
+            let mut cut = Vec::new();
+            for n in 0..50 {
+                let gate = gate.clone();
+                let until = Instant::now() + Duration::from_secs(60);
+                let waits = tokio::spawn(async move { drop(gate.enter("cut", n % 2 == 0, until).await) });
+                cut.push(waits);
+                tokio::task::yield_now().await;
+            }
+            cut.iter().for_each(tokio::task::JoinHandle::abort);
+            let all = async { while calls.join_next().await.transpose().unwrap().is_some() {} };
+            let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+            assert!(ended.is_ok(), "round {round}: {:?}", gate.standing());
+            let (standing, _) = gate.standing();
+            assert_eq!((standing.in_flight, standing.waiting), (0, 0), "round {round}");
+            assert!(standing.counts.waited > 0, "round {round}");
+        }
+    }
+}

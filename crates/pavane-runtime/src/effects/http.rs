@@ -111,11 +111,17 @@ pub(super) struct NoAnswer {
 }
 
 /// Why a call was not sent.
-enum Unsent {
+pub(super) enum Unsent {
     /// For this, having waited for that.
     For(Problem, Option<Held>),
     /// The process stops.
     Stopping,
+}
+
+impl From<Problem> for Unsent {
+    fn from(problem: Problem) -> Unsent {
+        Unsent::For(problem, None)
+    }
 }
 
 /// What is on its way to a service, and what waits for it.
@@ -208,28 +214,31 @@ impl Network {
         let now = crate::now();
         let left = call.deadline.map(|at| Duration::from_millis(u64::try_from(at.since(now)).unwrap_or(0)));
         let due = left.map(|left| Instant::now() + left);
-        let not_sent = |problem| Outcome::Failure { problem, certainty: Certainty::NotSent };
-        let request = match self.resolve(&call.request, due).await {
-            Ok(request) => request,
-            Err(problem) => return Some(not_sent(problem).into()),
+        let turn = async {
+            let request = self.resolve(&call.request, due).await?;
+            let known = self.service(&request.uri);
+            // Its query may hold what is opened of secrets.
+            let target = request.uri.split('?').next().unwrap_or_default();
+            let what = || format!("{} {target}", request.method);
+            let turn = self.enter(known.as_ref(), &context.instance, call.attempt > 1, due, what).await?;
+            Ok((request, known, turn))
         };
-        let known = self.service(&request.uri);
-        let service = known.as_ref().map(|known| &*known.service);
-        let what = || format!("{} {}", request.method, request.uri);
-        let entering = self.enter(known.as_ref(), &context.instance, call.attempt > 1, due, what);
         let turn = tokio::select! {
             biased;
-            turn = entering => turn,
+            turn = turn => turn,
             () = context.withdrawn.notified() => {
-                let why = format!("{} was not sent: nobody waits for its answer any more", what());
-                Err(Unsent::For(Kind::Communication.problem(why), None))
+                let why = format!("the call of {} was not sent: nobody waits for its answer any more", call.reference);
+                Err(Kind::Communication.problem(why).into())
             }
         };
-        let turn = match turn {
+        let (request, known, turn) = match turn {
             Ok(turn) => turn,
-            Err(Unsent::For(problem, held)) => return Some(Performed { outcome: not_sent(problem), held }),
+            Err(Unsent::For(problem, held)) => {
+                return Some(Performed { outcome: Outcome::Failure { problem, certainty: Certainty::NotSent }, held });
+            }
             Err(Unsent::Stopping) => return None,
         };
+        let service = known.as_ref().map(|known| &*known.service);
         let held = turn.as_ref().and_then(|turn| told(service, turn.held()));
         let limit = service.and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
         let limited = Instant::now() + limit;
@@ -279,7 +288,7 @@ impl Network {
                 }
                 Refused::Full => {
                     let text = format!("{} (service {name}) was not sent: too many calls wait for {name}", what());
-                    Unsent::For(Problem { status: 503, ..Kind::Communication.problem(text) }, None)
+                    Problem { status: 503, ..Kind::Communication.problem(text) }.into()
                 }
                 Refused::Closed => Unsent::Stopping,
             }
@@ -287,8 +296,8 @@ impl Network {
     }
 
     /// The HTTP request a call comes to, with its secrets opened.
-    async fn resolve(&self, request: &Request, due: Option<Instant>) -> Result<HttpRequest, Problem> {
-        let denied = |why: String| Kind::Authorization.problem(why);
+    async fn resolve(&self, request: &Request, due: Option<Instant>) -> Result<HttpRequest, Unsent> {
+        let denied = |why: String| Unsent::from(Kind::Authorization.problem(why));
         match request {
             Request::Http(request) => secrets::open_request(request, &self.0.options.secrets).map_err(denied),
             Request::OpenApi(operation) => {
@@ -441,7 +450,7 @@ impl Network {
         uri: &str,
         credentials: Option<&Credentials>,
         due: Option<Instant>,
-    ) -> Result<Value, Problem> {
+    ) -> Result<Value, Unsent> {
         let communication = |why: String| Kind::Communication.problem(why);
         let text = if let Some(path) = uri.strip_prefix("file://") {
             tokio::fs::read_to_string(path).await.map_err(|e| communication(format!("{uri}: {e}")))?
@@ -459,27 +468,21 @@ impl Network {
             let opened = secrets::open_request(&request, &self.0.options.secrets)
                 .map_err(|why| Kind::Authorization.problem(why))?;
             let known = self.service(uri);
-            let due = due.unwrap_or_else(|| Instant::now() + self.0.options.call_timeout);
-            let entering = self.enter(known.as_ref(), uri, false, Some(due), || format!("GET {uri}"));
-            let turn = entering.await.map_err(|unsent| match unsent {
-                Unsent::For(problem, _) => problem,
-                Unsent::Stopping => communication(format!("{uri} is not fetched: the process stops")),
-            })?;
-            let deadline = due.min(Instant::now() + self.0.options.call_timeout);
-            let result =
-                self.exchange(&opened, HeaderMap::new(), known.as_ref().map(|known| &*known.service), deadline).await;
+            let service = known.as_ref().map(|known| &*known.service);
+            let turn = self.enter(known.as_ref(), uri, false, due, || format!("GET {uri}")).await?;
+            let limited = Instant::now() + self.0.options.call_timeout;
+            let deadline = due.map_or(limited, |due| due.min(limited));
+            let result = self.exchange(&opened, HeaderMap::new(), service, deadline).await;
             turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
             let answer = result.map_err(|n| n.problem)?;
             if !answer.status.is_success() {
-                return Err(Problem {
-                    status: i64::from(answer.status.as_u16()),
-                    ..communication(format!("{uri} answered {}", answer.status))
-                });
+                let why = communication(format!("{uri} answered {}", answer.status));
+                return Err(Problem { status: i64::from(answer.status.as_u16()), ..why }.into());
             }
             String::from_utf8_lossy(&answer.body).into_owned()
         };
         pavane_core::definition::document(&text)
-            .map_err(|why| communication(format!("{uri} is neither JSON nor YAML: {why}")))
+            .map_err(|why| communication(format!("{uri} is neither JSON nor YAML: {why}")).into())
     }
 }
 
@@ -492,7 +495,12 @@ impl Effects for Network {
     fn fetch(&self, uri: String) -> Performing<Result<Value, String>> {
         let network = self.clone();
         Box::pin(async move {
-            network.document(&uri, None, None).await.map_err(|problem| problem.detail.unwrap_or(problem.title))
+            // Whoever deploys waits for it: not for as long as a service may be away.
+            let due = Instant::now() + network.0.options.call_timeout;
+            network.document(&uri, None, Some(due)).await.map_err(|unsent| match unsent {
+                Unsent::For(problem, _) => problem.detail.unwrap_or(problem.title),
+                Unsent::Stopping => "the process stops".to_owned(),
+            })
         })
     }
 }

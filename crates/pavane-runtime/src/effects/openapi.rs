@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use super::http::{Network, without_dots};
+use super::http::{Network, Unsent, without_dots};
 
 /// Documents kept. A definition names few; when there are more, all are fetched again.
 const MAX_DOCUMENTS: usize = 256;
@@ -38,7 +38,7 @@ impl Documents {
         network: &Network,
         call: &OpenApiRequest,
         due: Option<Instant>,
-    ) -> Result<HttpRequest, Problem> {
+    ) -> Result<HttpRequest, Unsent> {
         let known = self.known(call);
         let document = match known {
             Some(document) => document,
@@ -54,7 +54,7 @@ impl Documents {
                 document
             }
         };
-        build(&document, call)
+        build(&document, call).map_err(Unsent::from)
     }
 
     fn known(&self, call: &OpenApiRequest) -> Option<Arc<Json>> {

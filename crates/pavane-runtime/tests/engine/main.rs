@@ -178,6 +178,28 @@ async fn a_suspended_instance_keeps_results_and_starts_nothing() {
 }
 
 #[tokio::test]
+async fn a_call_that_nobody_wants_any_more_is_withdrawn() {
+    let store = Gate::new(std::sync::Arc::new(pavane_store::Memory::new()));
+    let (services, mut calls) = script();
+    let engine = open_with(Options::default(), &store, services).await;
+    let soon = CALL.replace("- a: {", "- a: { timeout: { after: { milliseconds: 50 } },");
+    deploy(&engine, "impatient", &soon).await;
+    deploy(&engine, "caller", CALL).await;
+    let late = start(&engine, "impatient").await;
+    let given_up = calls.recv().await.unwrap();
+    assert_eq!(end(&engine, &late).await, "faulted");
+    let id = start(&engine, "caller").await;
+    let wanted = calls.recv().await.unwrap();
+    let withdrawn = async |made: &Made| tokio::time::timeout(PATIENCE, made.context.withdrawn.notified()).await.is_ok();
+    assert!(withdrawn(&given_up).await, "its deadline came first");
+    engine.operate(&id, Operation::Cancel).await.unwrap();
+    assert!(withdrawn(&wanted).await, "its instance is cancelled");
+    let problem = pavane_core::problem::Kind::Communication.problem("not sent");
+    wanted.answer(Outcome::Failure { problem, certainty: pavane_core::engine::Certainty::NotSent });
+    assert_eq!(end(&engine, &id).await, "cancelled");
+}
+
+#[tokio::test]
 async fn callers_wait_for_the_end_and_no_longer_than_they_want() {
     let store = Gate::new(std::sync::Arc::new(pavane_store::Memory::new()));
     let (services, mut calls) = script();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pavane_core::engine::{Certainty, Held};
+use pavane_core::engine::{Certainty, Held, OpenApiRequest};
 use pavane_core::policy::{BreakerState, Reason, Standing};
 use pavane_runtime::effects::{Context, Effects, Network, Performed};
 use pavane_runtime::services::{Limits, Services};
@@ -256,6 +256,17 @@ async fn what_is_withdrawn_or_left_to_the_next_process_is_not_sent() {
     assert!(certainty == Certainty::NotSent && detail.contains("nobody waits"), "{detail}");
     network.drain();
     assert!(next.await.unwrap().is_none() && start(Context::default()).await.unwrap().is_none());
+    // Nor does a call fail whose document is behind the gate.
+    let operation = OpenApiRequest {
+        document: "http://shop/openapi.json".into(),
+        document_authentication: None,
+        operation: "charge".into(),
+        parameters: value("{}"),
+        output: CallOutput::Content,
+        redirect: false,
+        authentication: None,
+    };
+    assert!(network.call(Context::default(), call(Request::OpenApi(operation))).await.is_none());
     assert_eq!((server.received().len(), standing(&network).waiting), (1, 0));
 }
 

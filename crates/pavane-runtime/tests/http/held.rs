@@ -26,18 +26,19 @@ do:
     metadata: { pavane: { compensate: refund } }
 ";
 
-/// An engine whose only service is behind a breaker that has just opened, for an hour.
-async fn shut() -> (Server, Network, Engine) {
+/// An engine whose only service is behind a breaker that has just opened.
+async fn shut(open_for: &str) -> (Server, Network, Engine) {
     let server = Server::start(|_| Reply::Bytes(answer("503 Service Unavailable", &[], ""))).await;
-    let read: ServiceSettings = serde_json::from_str(r#"{"breaker": {"min_calls": 1, "open_for": "1h"}}"#).unwrap();
+    let read = format!(r#"{{"breaker": {{"min_calls": 1, "open_for": "{open_for}"}}}}"#);
+    let read: ServiceSettings = serde_json::from_str(&read).unwrap();
     let network = network(&[("shop", ServiceSettings { url: Some(server.url("")), ..read })]);
     failure(send(&network, post("http://shop/x", "{}")).await);
     let engine = Engine::open(Options::default(), Arc::new(Memory::new()), Arc::new(network.clone())).await.unwrap();
     (server, network, engine)
 }
 
-async fn start(engine: &Engine, millis: u64) -> String {
-    engine.deploy("order", &ORDER.replace("TIME", &millis.to_string()), true).await.unwrap();
+async fn start(engine: &Engine, order: &str) -> String {
+    engine.deploy("order", order, true).await.unwrap();
     let request = StartRequest {
         namespace: "t".into(),
         name: "order".into(),
@@ -58,8 +59,8 @@ async fn end(engine: &Engine, id: &str) -> WorkflowInstance {
 
 #[tokio::test]
 async fn a_deadline_that_passes_at_the_gate_leaves_nothing_to_undo() {
-    let (server, network, engine) = shut().await;
-    let id = start(&engine, 600).await;
+    let (server, network, engine) = shut("1h").await;
+    let id = start(&engine, &ORDER.replace("TIME", "600")).await;
     let ended = end(&engine, &id).await;
     assert_eq!((ended.status, ended.compensation.status), (Status::Faulted, CompensationStatus::None));
     let error = ended.error.unwrap();
@@ -70,8 +71,8 @@ async fn a_deadline_that_passes_at_the_gate_leaves_nothing_to_undo() {
 
 #[tokio::test]
 async fn an_instance_that_is_cancelled_takes_its_call_back_from_the_gate() {
-    let (server, network, engine) = shut().await;
-    let id = start(&engine, 3_600_000).await;
+    let (server, network, engine) = shut("1h").await;
+    let id = start(&engine, &ORDER.replace("TIME", "3600000")).await;
     let waited = tokio::time::timeout(PATIENCE, async {
         while network.waiting_of("shop", &id) == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -82,4 +83,29 @@ async fn an_instance_that_is_cancelled_takes_its_call_back_from_the_gate() {
     let ended = end(&engine, &id).await;
     assert_eq!((ended.status, ended.compensation.status), (Status::Cancelled, CompensationStatus::None));
     assert_eq!((server.received().len(), network.traffic_of("shop").unwrap().standing.waiting), (1, 0));
+}
+
+#[tokio::test]
+async fn the_loser_of_a_race_is_not_sent_when_its_turn_comes() {
+    let (server, network, engine) = shut("500ms").await;
+    let quick = Server::start(|_| json("1")).await;
+    let race = format!(
+        "document: {{ dsl: '1.0.3', namespace: t, name: order, version: '1.0.0' }}
+do:
+- race:
+    fork:
+      compete: true
+      branches:
+      - slow: {{ call: http, with: {{ method: post, endpoint: 'http://shop/charges' }} }}
+      - quick: {{ call: http, with: {{ method: post, endpoint: '{}' }} }}
+",
+        quick.url("/x")
+    );
+    let id = start(&engine, &race).await;
+    assert_eq!(end(&engine, &id).await.status, Status::Completed);
+    // Its turn would be here by now.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!((server.received().len(), quick.received().len()), (1, 1));
+    let standing = network.traffic_of("shop").unwrap().standing;
+    assert_eq!((standing.waiting, standing.in_flight, standing.counts.passed), (0, 0, 1));
 }

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use super::remote::{At, missing, word};
 use super::{Done, OK, Output, print_json};
 
+/// What tells that a call waited at the gate of its service.
+const HELD: &str = "io.pavane.task.held.v1";
+
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// Instance id.
@@ -19,14 +22,26 @@ impl Show {
         let instance = self.at.get(&format!("/api/v1/instances/{}", self.id)).await?;
         let tasks = self.at.get(&format!("/api/v1/instances/{}/tasks", self.id)).await?;
         let progress = self.at.get(&format!("/api/v1/instances/{}/progress", self.id)).await?;
+        let events = self.at.get(&format!("/api/v1/instances/{}/events", self.id)).await?;
+        let events = events["events"].as_array().map_or(&[][..], Vec::as_slice);
+        let held: Vec<&Value> = events.iter().filter(|e| e["type"] == HELD).map(|event| &event["data"]).collect();
         if self.at.output == Output::Json {
-            print_json(&json!({ "instance": instance, "tasks": tasks["tasks"], "progress": progress }));
+            let shown = json!({ "instance": instance, "tasks": tasks["tasks"], "progress": progress, "held": held });
+            print_json(&shown);
             return Ok(OK);
         }
         print!("{}", tree(&instance, tasks["tasks"].as_array().map_or(&[], Vec::as_slice)));
+        print!("{}", held.iter().map(|held| waited(held)).collect::<String>());
         print!("{}", standing(&progress));
         Ok(OK)
     }
+}
+
+/// What a call that has ended waited for before it was sent.
+fn waited(held: &Value) -> String {
+    let times = held["waitedMs"].as_object().into_iter().flatten();
+    let times: Vec<String> = times.map(|(reason, millis)| format!("{reason} {millis} ms")).collect();
+    format!("{} waited for {}: {}\n", word(&held["task"]), word(&held["service"]), times.join(", "))
 }
 
 /// What an instance that has not ended waits for, and what should have come.
