@@ -1,6 +1,6 @@
 //! A service is added while instances run: a new version of a workflow hands work to it, the old one goes on as it was.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
 mod support;
 

@@ -235,7 +235,7 @@ fn a_suspended_instance_is_abandoned_and_its_other_parts_go_home() {
 }
 
 #[test]
-fn what_was_left_unresolved_before_is_kept_and_an_ended_instance_stays_as_it_ended() {
+fn what_an_operator_had_undone_again_is_repeated_and_an_ended_instance_stays_as_it_ended() {
     let program = saga();
     let mut places = Places::new(&program, usize::MAX);
     places.start(Value::empty_object());
@@ -256,11 +256,14 @@ fn what_was_left_unresolved_before_is_kept_and_an_ended_instance_stays_as_it_end
     places.deliver();
     let steps = places.parts[&at("b")].journal.len();
     let loss = places.lose("b", steps);
-    places.take(&at("b"), loss.replace().unwrap());
-    places.take(&Location::Engine, loss.abandon());
+    assert_eq!(loss.extent(), Extent::Held);
+    places.take(&at("b"), Command::LoseAnswers);
+    // A compensation is repeated, under the same key: it is made for that.
+    assert!(places.calls("b").is_empty());
+    places.take(&at("b"), Command::Tick);
+    places.answer_undoing();
     let record = places.record();
     assert_eq!((record.status, record.error), (ended.status, ended.error));
-    assert_eq!(places.unresolved(), ["/do/1/two", "/do/0/one"]);
-    places.undo_everything();
     assert!(places.unresolved().is_empty());
+    assert_eq!(record.compensation.compensated, ["/do/1/two", "/do/0/one"]);
 }
