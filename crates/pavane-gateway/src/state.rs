@@ -1,0 +1,120 @@
+//! Everything that settings amount to, built whole and exchanged whole.
+//!
+//! What is known about the world (health of services, numbers) is taken over where a new state has the same part.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::port::Workflows;
+use crate::settings::{GatewaySettings, RouteSettings};
+use crate::table::{Table, Target};
+use crate::units::{Fault, Located};
+use crate::upstream::Upstream;
+use crate::upstream::client::Clients;
+
+/// What the binary reads from its file for the gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// `gateway:`
+    pub settings: GatewaySettings,
+    /// `routes:`
+    pub routes: Vec<Located<RouteSettings>>,
+    /// Base URLs of the services, by name.
+    pub services: BTreeMap<String, Vec<String>>,
+}
+
+/// A setup that is in force.
+pub(crate) struct State {
+    pub settings: GatewaySettings,
+    pub table: Table,
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub clients: Clients,
+    pub port: Arc<dyn Workflows>,
+}
+
+/// What stays when settings change.
+pub(crate) struct Ground {
+    pub port: Arc<dyn Workflows>,
+    pub tls: rustls::ClientConfig,
+}
+
+impl State {
+    /// Builds a state; parts that are the same as `before` are taken over.
+    ///
+    /// # Errors
+    /// Every fault of the setup. Nothing was begun then.
+    pub fn build(setup: Setup, ground: &Ground, before: Option<&State>) -> Result<State, Vec<Fault>> {
+        let Setup { settings, routes, services } = setup;
+        let mut faults = Vec::new();
+        let mut upstreams = BTreeMap::new();
+        let fault = |line, column, message| Fault { line, column, message };
+        for (name, located) in &settings.upstreams {
+            if !services.contains_key(name) {
+                let message = format!("gateway.upstreams.{name}: there is no such service under `services`");
+                faults.push(fault(located.line, located.column, message));
+            }
+        }
+        let mut new = Vec::new();
+        for (name, urls) in &services {
+            let located = settings.upstreams.get(name).cloned().unwrap_or(Located::nowhere(Default::default()));
+            let known = before.and_then(|b| b.upstreams.get(name)).filter(|u| u.same(urls, &located.value));
+            let upstream = match known {
+                Some(known) => known.clone(),
+                None => match Upstream::new(name, urls, located.value) {
+                    Ok(upstream) => {
+                        let upstream = Arc::new(upstream);
+                        new.push(upstream.clone());
+                        upstream
+                    }
+                    Err(why) => {
+                        faults.push(fault(located.line, located.column, format!("gateway.upstreams.{name}: {why}")));
+                        continue;
+                    }
+                },
+            };
+            upstreams.insert(name.clone(), upstream);
+        }
+        check(&settings, &mut faults);
+        let table = Table::build(&settings, &routes, &upstreams, before.map(|b| &b.table));
+        let table = match table {
+            Ok(table) => table,
+            Err(more) => {
+                faults.extend(more);
+                return Err(faults);
+            }
+        };
+        for route in table.routes() {
+            if let Target::Workflow(target) = &route.target
+                && let Err(why) = ground.port.input_schema(&target.workflow)
+            {
+                faults.push(fault(route.line, route.column, format!("routes: {}: workflow: {why}", route.name)));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let connect = settings.timeouts.connect.unwrap_or(Duration::from_secs(5));
+        let clients = match before {
+            Some(before) if before.settings.timeouts.connect == settings.timeouts.connect => before.clients.clone(),
+            _ => Clients::new(&ground.tls, connect),
+        };
+        new.iter().for_each(|upstream| upstream.watch(clients.clone()));
+        Ok(State { settings, table, upstreams, clients, port: ground.port.clone() })
+    }
+}
+
+fn check(settings: &GatewaySettings, faults: &mut Vec<Fault>) {
+    let limits = &settings.limits;
+    let mut within = |key: &str, value: u64, least: u64, most: u64| {
+        if !(least..=most).contains(&value) {
+            let message = format!("gateway.limits.{key}: {value} is not from {least} to {most}");
+            faults.push(Fault { line: 0, column: 0, message });
+        }
+    };
+    within("connections", limits.connections as u64, 1, 1_000_000);
+    // Below, ordinary browsers are refused; above, each connection may hold that much.
+    within("header_bytes", limits.header_bytes as u64, 1_024, 1 << 20);
+    within("headers", limits.headers as u64, 10, 1_000);
+    within("streams", u64::from(limits.streams), 1, 10_000);
+}
