@@ -24,6 +24,20 @@ pub struct Setup {
     pub services: BTreeMap<String, Vec<String>>,
 }
 
+impl Setup {
+    /// Checks all that can be checked without a process around it.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn check(&self) -> Result<(), Vec<Fault>> {
+        let mut faults = Vec::new();
+        let (upstreams, _) = upstreams(self, None, &mut faults);
+        check(&self.settings, &mut faults);
+        faults.extend(Table::build(&self.settings, &self.routes, &upstreams, None).err().unwrap_or_default());
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+}
+
 /// A setup that is in force.
 pub(crate) struct State {
     pub settings: GatewaySettings,
@@ -45,36 +59,9 @@ impl State {
     /// # Errors
     /// Every fault of the setup. Nothing was begun then.
     pub fn build(setup: Setup, ground: &Ground, before: Option<&State>) -> Result<State, Vec<Fault>> {
-        let Setup { settings, routes, services } = setup;
         let mut faults = Vec::new();
-        let mut upstreams = BTreeMap::new();
-        let fault = |line, column, message| Fault { line, column, message };
-        for (name, located) in &settings.upstreams {
-            if !services.contains_key(name) {
-                let message = format!("gateway.upstreams.{name}: there is no such service under `services`");
-                faults.push(fault(located.line, located.column, message));
-            }
-        }
-        let mut new = Vec::new();
-        for (name, urls) in &services {
-            let located = settings.upstreams.get(name).cloned().unwrap_or(Located::nowhere(Default::default()));
-            let known = before.and_then(|b| b.upstreams.get(name)).filter(|u| u.same(urls, &located.value));
-            let upstream = match known {
-                Some(known) => known.clone(),
-                None => match Upstream::new(name, urls, located.value) {
-                    Ok(upstream) => {
-                        let upstream = Arc::new(upstream);
-                        new.push(upstream.clone());
-                        upstream
-                    }
-                    Err(why) => {
-                        faults.push(fault(located.line, located.column, format!("gateway.upstreams.{name}: {why}")));
-                        continue;
-                    }
-                },
-            };
-            upstreams.insert(name.clone(), upstream);
-        }
+        let (upstreams, new) = upstreams(&setup, before, &mut faults);
+        let Setup { settings, routes, .. } = setup;
         check(&settings, &mut faults);
         let table = Table::build(&settings, &routes, &upstreams, before.map(|b| &b.table));
         let table = match table {
@@ -88,7 +75,8 @@ impl State {
             if let Target::Workflow(target) = &route.target
                 && let Err(why) = ground.port.input_schema(&target.workflow)
             {
-                faults.push(fault(route.line, route.column, format!("routes: {}: workflow: {why}", route.name)));
+                let message = format!("routes: {}: workflow: {why}", route.name);
+                faults.push(Fault { line: route.line, column: route.column, message });
             }
         }
         if !faults.is_empty() {
@@ -102,6 +90,39 @@ impl State {
         new.iter().for_each(|upstream| upstream.watch(clients.clone()));
         Ok(State { settings, table, upstreams, clients, port: ground.port.clone() })
     }
+}
+
+/// Services by name.
+type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// All services, and those of them that were not there before.
+fn upstreams(setup: &Setup, before: Option<&State>, faults: &mut Vec<Fault>) -> (Upstreams, Vec<Arc<Upstream>>) {
+    let (mut all, mut new) = (BTreeMap::new(), Vec::new());
+    let settings = &setup.settings.upstreams;
+    for (name, located) in settings.iter().filter(|(name, _)| !setup.services.contains_key(*name)) {
+        let message = format!("gateway.upstreams.{name}: there is no such service under `services`");
+        faults.push(Fault { line: located.line, column: located.column, message });
+    }
+    for (name, urls) in &setup.services {
+        let located = settings.get(name).cloned().unwrap_or(Located::nowhere(Default::default()));
+        let known = before.and_then(|b| b.upstreams.get(name)).filter(|u| u.same(urls, &located.value));
+        if let Some(known) = known {
+            all.insert(name.clone(), known.clone());
+            continue;
+        }
+        match Upstream::new(name, urls, located.value) {
+            Ok(upstream) => {
+                let upstream = Arc::new(upstream);
+                new.push(upstream.clone());
+                all.insert(name.clone(), upstream);
+            }
+            Err(why) => {
+                let message = format!("gateway.upstreams.{name}: {why}");
+                faults.push(Fault { line: located.line, column: located.column, message });
+            }
+        }
+    }
+    (all, new)
 }
 
 fn check(settings: &GatewaySettings, faults: &mut Vec<Fault>) {

@@ -408,6 +408,20 @@ impl Engine {
         self.begin(program, start, keyed).await
     }
 
+    /// The program that a start would run: of a version, or of the highest deployed; in a mode, or in its document's.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkflow`], [`Error::Mode`].
+    pub fn program(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+        mode: Option<Mode>,
+    ) -> Result<Arc<Program>, Error> {
+        Ok(self.shared.registry.find(namespace, name, version, mode)?)
+    }
+
     /// Starts a sub-workflow, or finds the instance it was started as.
     pub(crate) async fn start_child(
         &self,

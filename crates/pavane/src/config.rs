@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pavane_core::Value;
+use pavane_gateway::Located;
+use pavane_gateway::settings::{GatewaySettings, RouteSettings};
 use pavane_runtime::services::{ServiceSettings, Services, duration};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
-const LATER: [(&str, &str); 3] = [
-    ("routes", "the gateway's routes"),
-    ("roles", "running parts of Pavane as processes of their own"),
-    ("participants", "participants"),
-];
+const LATER: [(&str, &str); 2] =
+    [("roles", "running parts of Pavane as processes of their own"), ("participants", "participants")];
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,6 +29,10 @@ pub struct Config {
     pub bus: BusConfig,
     /// Definitions to deploy at the start: files, or `folder/*.yaml`.
     pub workflows: Vec<String>,
+    /// What holds for all routes of the gateway.
+    pub gateway: GatewaySettings,
+    /// Routes of the gateway.
+    pub routes: Vec<Located<RouteSettings>>,
     /// Services by the host name that endpoints use.
     pub services: BTreeMap<String, ServiceSettings>,
     /// Hosts that have participants without being configured: where `run` places the work of a bare document.
@@ -52,11 +55,20 @@ pub struct Config {
 pub struct Listen {
     /// HTTP API.
     pub admin: SocketAddr,
+    /// The gateway; without it, it listens at its default address if there are routes.
+    pub gateway: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// Where the gateway listens.
+    pub fn gateway_address(&self) -> SocketAddr {
+        self.gateway.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)))
+    }
 }
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { admin: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+        Listen { admin: SocketAddr::from(([127, 0, 0, 1], 8081)), gateway: None }
     }
 }
 
@@ -186,10 +198,6 @@ impl Config {
                     "{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"
                 ));
             }
-            if tree.get("listen").is_some_and(|l| l.get("gateway").is_some()) {
-                problems
-                    .push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane; leave the key out and send requests to `listen.admin`"));
-            }
             if !problems.is_empty() {
                 return Err(problems);
             }
@@ -201,7 +209,13 @@ impl Config {
         })?;
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
+        crate::gateway::check(name, &config)?;
         Ok(config)
+    }
+
+    /// Whether there is a gateway.
+    pub fn has_gateway(&self) -> bool {
+        self.listen.gateway.is_some() || !self.routes.is_empty()
     }
 
     /// The services.
@@ -304,8 +318,13 @@ mod tests {
                 "listen: { admin: 127.0.0.1:9 }\nstor: {}\n",
                 "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?",
             ),
-            ("routes: []\n", "not available in this version"),
-            ("listen: { gateway: 127.0.0.1:1 }\n", "leave the key out"),
+            ("roles: []\n", "not available in this version"),
+            (
+                "routes:\n  - { match: { path: /x }, service: a }\n",
+                "p.yaml:2:5: routes: 1. `/x`: service: `a` is not under",
+            ),
+            ("routes:\n  - { match: { path: /x }, servce: a }\n", "did you mean `service`?"),
+            ("gateway: { limits: { headers: 1 } }\n", "p.yaml: gateway.limits.headers: 1 is not from 10"),
             ("bus:\n  nats: { url: x }\n", "use `bus: { embedded: {} }`"),
             ("bus:\n  embedded: {}\nstor: {}\n", "p.yaml:3:1: the key `stor`"),
             ("bus: { embeded: {} }\n", "did you mean `embedded`?"),

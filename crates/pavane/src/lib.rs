@@ -8,5 +8,6 @@ pub mod client;
 mod compare;
 pub mod config;
 pub mod demo;
+mod gateway;
 pub mod measure;
 pub mod server;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pavane_bus::Embedded;
 use pavane_core::Value;
 use pavane_core::engine::Host;
+use pavane_gateway::Gateway;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::{Engine, Options};
 use pavane_store::{Memory, Sqlite, Stats, Store};
@@ -47,6 +48,8 @@ pub struct Running {
     /// The participants of the services, each with a store of its own.
     pub participants: Vec<Participant>,
     pub(crate) config: Arc<Config>,
+    /// The gateway, once it serves.
+    gateway: Arc<OnceLock<Gateway>>,
 }
 
 /// What a process did since its start.
@@ -146,7 +149,8 @@ impl Running {
             let engine = engine.participant(&service, store).await.map_err(|e| vec![e.to_string()])?;
             participants.push(Participant { engine, sqlite });
         }
-        let running = Running { engine, network, sqlite, participants, config: Arc::new(config) };
+        let running =
+            Running { engine, network, sqlite, participants, config: Arc::new(config), gateway: Arc::default() };
         running.connect();
         let mut problems = Vec::new();
         for file in files {
@@ -224,10 +228,35 @@ impl Running {
         Ok(bound)
     }
 
+    /// Binds the gateway, if there is one, and serves it until [`Running::stop`].
+    ///
+    /// # Errors
+    /// What is wrong with its routes, or a port in use.
+    pub async fn serve_gateway(&self) -> Result<Option<SocketAddr>, String> {
+        if !self.config.has_gateway() {
+            return Ok(None);
+        }
+        let (gateway, listener) = crate::gateway::open(self).await?;
+        let bound = listener.local_addr().map_err(|e| e.to_string())?;
+        tokio::spawn(self.gateway.get_or_init(|| gateway).clone().serve(listener));
+        Ok(Some(bound))
+    }
+
+    /// The gateway, once it serves.
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.get()
+    }
+
     /// Stops in good order.
     pub async fn stop(&self) {
         let deadline = self.config.shutdown.unwrap_or(SHUTDOWN);
-        futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline))).await;
+        let gateway = async {
+            if let Some(gateway) = self.gateway() {
+                gateway.stop(deadline).await;
+            }
+        };
+        let engines = futures_util::future::join_all(self.engines().map(|engine| engine.shutdown(deadline)));
+        tokio::join!(gateway, engines);
     }
 
     /// Resolves when a store has failed, with the reason.

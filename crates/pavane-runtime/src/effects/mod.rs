@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use http::Network;
-pub use network::NetworkOptions;
+pub use network::{NetworkOptions, tls};
 use pavane_core::Value;
 use pavane_core::engine::{Call, Outcome};
 

@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::server::Running;
-use problem::ApiError;
 
 /// Largest request body when nothing else is configured: an input is kept, journalled and cloned.
 const MAX_BODY: usize = 4 << 20;
@@ -46,7 +45,8 @@ impl Api {
     }
 }
 
-pub(crate) use instances::task as task_json;
+pub(crate) use instances::{ended, follow, input, mode, task as task_json};
+pub(crate) use problem::ApiError;
 
 pub(crate) type Shared = axum::extract::State<Arc<Api>>;
 

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
+use crate::gateway::take_up_changes;
 use crate::server::{Running, Storage};
 
 /// How often `dev` looks for changed files.
@@ -46,9 +47,20 @@ impl Serve {
             many => format!("{many} workflows"),
         };
         println!("pavane serves at http://{address} ({deployed} deployed)");
+        serve_gateway(&running, self.config).await?;
         running.until_stopped().await.map_err(Failure::failed)?;
         Ok(OK)
     }
+}
+
+/// Serves the gateway, if there is one, says where, and has it follow its file.
+async fn serve_gateway(running: &Running, file: PathBuf) -> Result<(), Failure> {
+    let address = running.serve_gateway().await.map_err(Failure::failed)?;
+    if let (Some(address), Some(gateway)) = (address, running.gateway()) {
+        println!("its gateway serves at http://{address}");
+        tokio::spawn(take_up_changes(gateway.clone(), file));
+    }
+    Ok(())
 }
 
 impl Dev {
@@ -68,6 +80,9 @@ impl Dev {
             self.folder.display()
         );
         let mut seen = BTreeMap::new();
+        // Routes name workflows: those are taken up first.
+        self.take_up(&running, &mut seen).await;
+        serve_gateway(&running, settings).await?;
         let watch = async {
             loop {
                 self.take_up(&running, &mut seen).await;
