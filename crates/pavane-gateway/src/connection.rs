@@ -15,9 +15,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
 use crate::settings::GatewaySettings;
+use crate::tls::ClientCertificate;
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -114,6 +117,31 @@ pub(crate) async fn speaks(stream: &TcpStream, settings: &GatewaySettings) -> io
         }
     };
     tokio::time::timeout(settings.timeouts.header.unwrap_or(HEAD), look).await?
+}
+
+/// A connection over TLS.
+pub(crate) struct Secured {
+    pub stream: TlsStream<TcpStream>,
+    pub speaks: Speaks,
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Makes a connection secure, in the time that the head of a request may take.
+///
+/// # Errors
+/// The client does not, or not in time.
+pub(crate) async fn handshake(
+    stream: TcpStream,
+    tls: &Arc<rustls::ServerConfig>,
+    settings: &GatewaySettings,
+) -> io::Result<Secured> {
+    let within = settings.timeouts.header.unwrap_or(HEAD);
+    let stream = tokio::time::timeout(within, TlsAcceptor::from(tls.clone()).accept(stream)).await??;
+    let (_, session) = stream.get_ref();
+    let speaks = if session.alpn_protocol() == Some(b"h2") { Speaks::Http2 } else { Speaks::Http1 };
+    let certificate =
+        session.peer_certificates().and_then(|chain| chain.first()).map(ClientCertificate::of).map(Arc::new);
+    Ok(Secured { stream, speaks, certificate })
 }
 
 /// Resolves when the gateway stops, or is gone.

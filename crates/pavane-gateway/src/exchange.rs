@@ -6,10 +6,12 @@ use std::sync::Arc;
 use http::{HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 
+use crate::auth::Caller;
 use crate::body::Body;
 use crate::connection::Slot;
 use crate::state::State;
 use crate::table::Found;
+use crate::tls::ClientCertificate;
 
 /// An answer.
 pub(crate) type Answered = Response<Body>;
@@ -24,6 +26,8 @@ pub(crate) struct Exchange {
     pub came: Came,
     /// Set when the client asks to go on as a WebSocket.
     pub upgrade: Option<OnUpgrade>,
+    /// Who asks, once a filter knows.
+    pub caller: Option<Caller>,
 }
 
 /// Where a request came from.
@@ -35,6 +39,8 @@ pub(crate) struct Came {
     /// As the client wrote it, with its port.
     pub host: String,
     pub tls: bool,
+    /// The client's, if it has one that is vouched for.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Whether the peer is a trusted proxy.
     pub trusted: bool,
     /// The place of its connection among those that may be open.

@@ -18,9 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::body::{Body, BodyFault, Guarded, Holding};
-use crate::connection::{self, Slot, Slots};
+use crate::connection::{self, Secured, Slot, Slots, Speaks};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::Next;
+use crate::filter::cors::is_preflight;
 use crate::headers;
 use crate::path;
 use crate::port::Workflows;
@@ -29,6 +30,7 @@ use crate::proxy;
 use crate::state::{Ground, Setup, State};
 use crate::stats::{RouteStats, Snapshot, UpstreamNumbers};
 use crate::table::{Unrouted, host_of};
+use crate::tls::ClientCertificate;
 use crate::units::Fault;
 
 /// How long to wait when the system has no more sockets.
@@ -131,7 +133,14 @@ impl Gateway {
                 .values()
                 .map(|upstream| {
                     let (urls, well) = upstream.standing();
-                    UpstreamNumbers { service: upstream.name.clone(), urls, well, in_flight: upstream.in_flight() }
+                    let limit = upstream.settings.shed.then(|| upstream.concurrency.standing().0);
+                    UpstreamNumbers {
+                        service: upstream.name.clone(),
+                        urls,
+                        well,
+                        in_flight: upstream.in_flight(),
+                        limit,
+                    }
                 })
                 .collect(),
         }
@@ -141,27 +150,48 @@ impl Gateway {
         let slot = Arc::new(slot);
         let state = self.shared.state.load_full();
         let mut stopping = self.shared.stopping.subscribe();
-        let speaks = tokio::select! {
-            speaks = connection::speaks(&stream, &state.settings) => speaks,
+        let begin = async {
+            match &state.tls {
+                None => connection::speaks(&stream, &state.settings).await.map(|speaks| Begun::Plain(stream, speaks)),
+                Some(tls) => Ok(Begun::Tls(Box::new(connection::handshake(stream, tls, &state.settings).await?))),
+            }
+        };
+        let begun = tokio::select! {
+            begun = begin => begun,
             () = connection::stopped(&mut stopping) => return,
         };
-        let speaks = match speaks {
-            Ok(speaks) => speaks,
-            Err(error) => return tracing::debug!(%error, "a connection said nothing"),
-        };
         let gateway = self.clone();
-        let answer = move |request| gateway.clone().answer(request, peer, false, slot.clone());
-        connection::serve(stream, speaks, &state.settings, stopping, answer).await;
+        let tls = state.tls.is_some();
+        let answer = move |certificate: Option<Arc<ClientCertificate>>| {
+            move |request| gateway.clone().answer(request, peer, tls, certificate.clone(), slot.clone())
+        };
+        match begun {
+            Ok(Begun::Plain(stream, speaks)) => {
+                connection::serve(stream, speaks, &state.settings, stopping, answer(None)).await;
+            }
+            Ok(Begun::Tls(secured)) => {
+                let Secured { stream, speaks, certificate } = *secured;
+                connection::serve(stream, speaks, &state.settings, stopping, answer(certificate)).await;
+            }
+            Err(error) => tracing::debug!(%error, "a connection did not begin"),
+        }
     }
 
     /// The way of one request.
-    async fn answer(self, request: Request<Incoming>, peer: SocketAddr, tls: bool, slot: Arc<Slot>) -> Answered {
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        tls: bool,
+        certificate: Option<Arc<ClientCertificate>>,
+        slot: Arc<Slot>,
+    ) -> Answered {
         let began = Instant::now();
         let state = self.shared.state.load_full();
         let trusted = state.settings.trusted_proxies.iter().any(|block| block.contains(peer.ip()));
         let id = headers::request_id(request.headers(), trusted);
         let client = headers::client(peer.ip(), request.headers(), &state.settings.trusted_proxies);
-        let came = Came { peer: peer.ip(), client, host: String::new(), tls, trusted, slot };
+        let came = Came { peer: peer.ip(), client, host: String::new(), tls, certificate, trusted, slot };
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let mut answer = match enter(request, state, came, id.clone()) {
             Ok(exchange) => {
@@ -184,6 +214,12 @@ impl Gateway {
         answer.headers_mut().insert(headers::REQUEST_ID, id);
         answer
     }
+}
+
+/// A connection that has said how it goes on.
+enum Begun {
+    Plain(TcpStream, Speaks),
+    Tls(Box<Secured>),
 }
 
 /// Checks a request, brings it into its one form, and finds its route.
@@ -209,7 +245,8 @@ fn enter(
     let host = host_of(request.uri(), request.headers()).map_err(|why| bad("bad_host", why))?;
     came.host = shown_host(request.uri(), request.headers());
     let path = path::normalise(request.uri().path()).map_err(|why| bad("bad_path", why))?;
-    let found = state.table.find(&host, request.method(), &path, request.headers());
+    let method = asked_method(&request);
+    let found = state.table.find(&host, &method, &path, request.headers());
     let found = found.map_err(|unrouted| match unrouted {
         Unrouted::NotFound => Problem::new(StatusCode::NOT_FOUND, "not_found"),
         Unrouted::Method(allowed) => {
@@ -232,7 +269,16 @@ fn enter(
     parts.uri = Uri::from(target.map_err(|_| bad("bad_path", "the path cannot be read"))?);
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
     let body = Body::new(Guarded::new(Body::new(body.map_err(Into::into)), most, idle));
-    Ok(Exchange { request: Request::from_parts(parts, body), found, state, id, came, upgrade })
+    Ok(Exchange { request: Request::from_parts(parts, body), found, state, id, came, upgrade, caller: None })
+}
+
+/// The method by which a route is found: a preflight is about another one.
+fn asked_method(request: &Request<Incoming>) -> Method {
+    let asked = request
+        .headers()
+        .get(header::ACCESS_CONTROL_REQUEST_METHOD)
+        .filter(|_| is_preflight(request.method(), request.headers()));
+    asked.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).unwrap_or_else(|| request.method().clone())
 }
 
 /// The host as the client wrote it; it has been found to be one.

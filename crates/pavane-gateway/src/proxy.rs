@@ -13,8 +13,10 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
+use crate::auth::Caller;
 use crate::body::{Body, BodyFault, Guarded, Holding};
 use crate::exchange::{Answered, Came, Exchange};
+use crate::filter::authenticate::{CALLER, SCOPES};
 use crate::headers;
 use crate::path::Pattern;
 use crate::problem::Problem;
@@ -31,12 +33,15 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, state, id, came, upgrade, .. } = exchange;
+    let Exchange { request, state, id, came, upgrade, caller, .. } = exchange;
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
     prepare(&mut parts.headers, &came, upgrade.is_some());
     parts.headers.insert(headers::REQUEST_ID, id);
+    if let Some(caller) = caller {
+        tell(&mut parts.headers, &caller);
+    }
     let idempotent = parts.method.is_idempotent();
     let whole = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = Replay::new(body, idempotent, whole).await.map_err(|error| broken(&*error))?;
@@ -70,6 +75,15 @@ fn prepare(map: &mut HeaderMap, came: &Came, upgrade: bool) {
     if upgrade {
         map.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
         map.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    }
+}
+
+/// Tells the service who asks.
+fn tell(map: &mut HeaderMap, caller: &Caller) {
+    for (name, value) in [(CALLER, caller.name.clone()), (SCOPES, caller.scopes.join(" "))] {
+        if let Ok(value) = header::HeaderValue::try_from(value) {
+            map.insert(name, value);
+        }
     }
 }
 

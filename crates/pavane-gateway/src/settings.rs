@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::Error as _;
 
+use crate::rate::Rate;
 use crate::units::{Located, duration, one_or_many};
 
 /// `gateway:`, what holds for all routes.
@@ -19,8 +21,31 @@ pub struct GatewaySettings {
     pub timeouts: TimeoutSettings,
     /// Proxies before the gateway that are believed what they say about the client: addresses, or `10.0.0.0/8`.
     pub trusted_proxies: Vec<Block>,
+    /// Who may ask.
+    pub auth: AuthSettings,
+    /// TLS of the listener; without it, it speaks plain HTTP.
+    pub tls: Option<Located<TlsSettings>>,
     /// How services are reached, by name.
     pub upstreams: BTreeMap<String, Located<UpstreamSettings>>,
+}
+
+impl GatewaySettings {
+    /// Takes paths as relative to a folder.
+    pub fn relative_to(&mut self, folder: &Path) {
+        let settle = |path: &mut PathBuf| *path = folder.join(&*path);
+        if let Some(tls) = &mut self.tls {
+            tls.value.certificates.iter_mut().for_each(|pair| {
+                settle(&mut pair.certificate);
+                settle(&mut pair.key);
+            });
+            tls.value.client_ca.iter_mut().for_each(settle);
+        }
+        for issuer in self.auth.jwt.values_mut().map(|located| &mut located.value) {
+            if !issuer.jwks.contains("://") {
+                issuer.jwks = folder.join(&issuer.jwks).display().to_string();
+            }
+        }
+    }
 }
 
 /// Limits of the listener.
@@ -103,6 +128,8 @@ pub struct UpstreamSettings {
     pub eject: EjectSettings,
     /// Repeating requests that failed.
     pub retries: RetrySettings,
+    /// Whether requests beyond what the service can bear, as learned from its answers, are refused at once.
+    pub shed: bool,
 }
 
 /// How a URL is chosen.
@@ -193,6 +220,120 @@ pub enum Protocol {
     Http2,
 }
 
+/// Who may ask: what callers are known by.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// API keys.
+    pub keys: Vec<Located<KeySettings>>,
+    /// Names and passwords.
+    pub basic: Vec<Located<PasswordSettings>>,
+    /// Issuers of signed tokens, by a name of their own.
+    pub jwt: BTreeMap<String, Located<JwtSettings>>,
+    /// Clients' certificates.
+    pub certificates: Vec<Located<CertificateSettings>>,
+}
+
+/// An API key.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// Whose.
+    pub name: String,
+    /// Its SHA-256 in hexadecimal digits; the key itself is nowhere.
+    pub sha256: String,
+    /// What its holder may.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// A name and its password.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordSettings {
+    /// The name.
+    pub name: String,
+    /// `pbkdf2-sha256$ITERATIONS$SALT$HASH`, salt and hash in base64.
+    pub pbkdf2: String,
+    /// What they may.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// An issuer of signed tokens.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSettings {
+    /// What `iss` says.
+    pub issuer: String,
+    /// What `aud` may say.
+    #[serde(deserialize_with = "one_or_many")]
+    pub audience: Vec<String>,
+    /// Where its public keys are: a URL, or a file.
+    pub jwks: String,
+    /// How often they are fetched.
+    #[serde(default, deserialize_with = "duration")]
+    pub refresh: Option<Duration>,
+    /// How far clocks may differ.
+    #[serde(default, deserialize_with = "duration")]
+    pub leeway: Option<Duration>,
+}
+
+/// A client that is known by its certificate.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSettings {
+    /// Whose.
+    pub name: String,
+    /// A host name in the certificate.
+    #[serde(default)]
+    pub dns: Option<String>,
+    /// SHA-256 of the certificate in lower-case hexadecimal digits.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+    /// What they may.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// TLS of the listener.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Certificates; which one a client gets is decided by the names in them, else the first.
+    pub certificates: Vec<PairSettings>,
+    /// Authorities that vouch for clients, in PEM.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is not even talked to.
+    #[serde(default)]
+    pub client_required: bool,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairSettings {
+    /// The certificate and those that vouch for it, in PEM.
+    pub certificate: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// A way to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// An API key.
+    Key,
+    /// A name and a password.
+    Basic,
+    /// A signed token.
+    Jwt,
+    /// A client certificate.
+    Certificate,
+}
+
 /// A route.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,6 +368,45 @@ pub struct RouteSettings {
     /// Bytes of a request's body.
     #[serde(default)]
     pub max_body: Option<u64>,
+    /// How many requests in how long, for whom: `100/s per client`.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub rate: Vec<Rate>,
+    /// The ways in which a caller may be known; without them, everybody may ask.
+    #[serde(default)]
+    pub auth: Vec<Way>,
+    /// What a caller must be allowed, all of it.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Answers are kept: for so long, where they do not say themselves how long.
+    #[serde(default, deserialize_with = "duration")]
+    pub cache: Option<Duration>,
+    /// Whether answers are compressed.
+    #[serde(default)]
+    pub compress: bool,
+    /// Which pages of other origins may ask.
+    #[serde(default)]
+    pub cors: Option<CorsSettings>,
+}
+
+/// Cross-origin requests of browsers.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsSettings {
+    /// Origins, such as `https://shop.example`; `*` for all.
+    #[serde(deserialize_with = "one_or_many")]
+    pub origins: Vec<String>,
+    /// Headers that requests may have beside the harmless ones; `*` for all.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub headers: Vec<String>,
+    /// Headers of answers that pages may read.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub expose: Vec<String>,
+    /// Whether requests may carry cookies and secrets.
+    #[serde(default)]
+    pub credentials: bool,
+    /// How long a browser need not ask again.
+    #[serde(default, deserialize_with = "duration")]
+    pub max_age: Option<Duration>,
 }
 
 /// Which requests a route takes: those that fit everything given.

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Auth;
+use crate::cache::Store;
 use crate::port::Workflows;
 use crate::settings::{GatewaySettings, RouteSettings};
 use crate::table::{Table, Target};
+use crate::tls;
 use crate::units::{Fault, Located};
 use crate::upstream::Upstream;
 use crate::upstream::client::Clients;
@@ -33,7 +36,12 @@ impl Setup {
         let mut faults = Vec::new();
         let (upstreams, _) = upstreams(self, None, &mut faults);
         check(&self.settings, &mut faults);
-        faults.extend(Table::build(&self.settings, &self.routes, &upstreams, None).err().unwrap_or_default());
+        let auth = Auth::new(&self.settings.auth, None, &mut faults);
+        tls(&self.settings, &mut faults);
+        match Table::build(&self.settings, &self.routes, &upstreams, None) {
+            Ok(table) => check_auth(&table, &auth, &mut faults),
+            Err(more) => faults.extend(more),
+        }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }
@@ -44,7 +52,11 @@ pub(crate) struct State {
     pub table: Table,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub clients: Clients,
+    pub auth: Auth,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     pub port: Arc<dyn Workflows>,
+    /// Empty in each new state: a route that has changed must not answer as it was.
+    pub cache: Arc<Store>,
 }
 
 /// What stays when settings change.
@@ -63,6 +75,8 @@ impl State {
         let (upstreams, new) = upstreams(&setup, before, &mut faults);
         let Setup { settings, routes, .. } = setup;
         check(&settings, &mut faults);
+        let auth = Auth::new(&settings.auth, before.map(|b| &b.auth), &mut faults);
+        let tls = tls(&settings, &mut faults);
         let table = Table::build(&settings, &routes, &upstreams, before.map(|b| &b.table));
         let table = match table {
             Ok(table) => table,
@@ -71,6 +85,7 @@ impl State {
                 return Err(faults);
             }
         };
+        check_auth(&table, &auth, &mut faults);
         for route in table.routes() {
             if let Target::Workflow(target) = &route.target
                 && let Err(why) = ground.port.input_schema(&target.workflow)
@@ -88,7 +103,7 @@ impl State {
             _ => Clients::new(&ground.tls, connect),
         };
         new.iter().for_each(|upstream| upstream.watch(clients.clone()));
-        Ok(State { settings, table, upstreams, clients, port: ground.port.clone() })
+        Ok(State { settings, table, upstreams, clients, auth, tls, port: ground.port.clone(), cache: Arc::default() })
     }
 }
 
@@ -123,6 +138,23 @@ fn upstreams(setup: &Setup, before: Option<&State>, faults: &mut Vec<Fault>) -> 
         }
     }
     (all, new)
+}
+
+/// TLS of the listener. Certificates are read again each time: they turn, too.
+fn tls(settings: &GatewaySettings, faults: &mut Vec<Fault>) -> Option<Arc<rustls::ServerConfig>> {
+    let located = settings.tls.as_ref()?;
+    let fault = |why| Fault { line: located.line, column: located.column, message: format!("gateway.tls: {why}") };
+    tls::server(&located.value).map_err(|why| faults.push(fault(why))).ok()
+}
+
+/// A route that nobody can pass is a mistake.
+fn check_auth(table: &Table, auth: &Auth, faults: &mut Vec<Fault>) {
+    for route in table.routes() {
+        for way in route.auth.iter().filter(|way| !auth.has(**way)) {
+            let message = format!("routes: {}: auth: {way:?}: nobody can be known so: see `gateway.auth`", route.name);
+            faults.push(Fault { line: route.line, column: route.column, message });
+        }
+    }
 }
 
 fn check(settings: &GatewaySettings, faults: &mut Vec<Fault>) {

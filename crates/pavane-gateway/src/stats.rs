@@ -87,4 +87,6 @@ pub struct UpstreamNumbers {
     pub well: usize,
     /// Requests in flight.
     pub in_flight: usize,
+    /// Requests that may be in flight, as learned, if load is shed.
+    pub limit: Option<f64>,
 }

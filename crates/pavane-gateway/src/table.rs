@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 
 use crate::path::{Parameters, Pattern};
 use crate::port::WorkflowName;
-use crate::settings::{GatewaySettings, InputKind, MatchSettings, RouteSettings};
+use crate::rate::{Limiter, Rate};
+use crate::settings::{CorsSettings, GatewaySettings, InputKind, MatchSettings, RouteSettings, Way};
 use crate::stats::RouteStats;
 use crate::units::{Fault, Located};
 use crate::upstream::Upstream;
@@ -37,6 +38,13 @@ pub(crate) struct Route {
     pub stats: Arc<RouteStats>,
     pub target: Target,
     pub max_body: u64,
+    pub limiters: Vec<Arc<Limiter>>,
+    pub auth: Vec<Way>,
+    pub scopes: Vec<String>,
+    /// How long answers are fresh that do not say so themselves; none: nothing is kept.
+    pub cache: Option<Duration>,
+    pub compress: bool,
+    pub cors: Option<CorsSettings>,
 }
 
 /// Who answers.
@@ -189,8 +197,7 @@ impl Table {
             seen.push((number, &located.value.match_));
             let name = format!("{number} {}", located.value.match_.path);
             let known = before.and_then(|table| table.routes.iter().find(|route| route.name == name));
-            let stats = known.map(|route| route.stats.clone()).unwrap_or_default();
-            match read(name, stats, settings, located, upstreams) {
+            match read(name, known, settings, located, upstreams) {
                 Ok((route, entries)) => {
                     table.routes.push(route);
                     table.entries.extend(entries);
@@ -257,7 +264,7 @@ fn same_match(a: &MatchSettings, b: &MatchSettings) -> bool {
 
 fn read(
     name: String,
-    stats: Arc<RouteStats>,
+    known: Option<&Arc<Route>>,
     settings: &GatewaySettings,
     located: &Located<RouteSettings>,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
@@ -289,6 +296,27 @@ fn read(
         }
     }
     let target = target(settings, route, pattern.as_ref(), upstreams).map_err(|e| faults.extend(e)).ok();
+    if route.auth.is_empty() && !route.scopes.is_empty() {
+        faults.push("`scopes` needs `auth`: nobody can be known to have them".into());
+    }
+    for scope in route.scopes.iter().filter(|s| s.contains(|c: char| c.is_whitespace() || c == '"' || !c.is_ascii())) {
+        faults.push(format!("scopes: `{scope}` is no scope: no spaces and quotes"));
+    }
+    if let Some(cors) = &route.cors {
+        let odd = |o: &&String| *o != "*" && *o != "null" && !o.contains("://") || o.ends_with('/');
+        for origin in cors.origins.iter().filter(odd) {
+            faults.push(format!("cors: `{origin}` is no origin: write https://shop.example, without a path, or '*'"));
+        }
+        if cors.credentials && cors.origins.iter().chain(&cors.headers).any(|o| o == "*") {
+            faults.push(
+                "cors: with `credentials`, origins and headers are listed one by one: `*` would open it to every page"
+                    .into(),
+            );
+        }
+    }
+    if route.cache.is_some() && route.workflow.is_some() {
+        faults.push("`cache` is for routes to a service".into());
+    }
     let (Some(pattern), Some(target), true) = (pattern, target, faults.is_empty()) else { return Err(faults) };
     let workflow = matches!(target, Target::Workflow(_));
     if workflow && methods.is_empty() {
@@ -301,9 +329,15 @@ fn read(
         name,
         line: located.line,
         column: located.column,
-        stats,
+        stats: known.map(|known| known.stats.clone()).unwrap_or_default(),
         target,
         max_body: route.max_body.unwrap_or(settings.limits.body),
+        limiters: limiters(&route.rate, known),
+        auth: route.auth.clone(),
+        scopes: route.scopes.clone(),
+        cache: route.cache,
+        compress: route.compress,
+        cors: route.cors.clone(),
     });
     let mut entries = Vec::new();
     for host in hosts {
@@ -322,6 +356,13 @@ fn read(
         }
     }
     Ok((route, entries))
+}
+
+/// Limits; those that were there before go on counting where they were.
+fn limiters(rates: &[Rate], known: Option<&Arc<Route>>) -> Vec<Arc<Limiter>> {
+    let before = |rate: &Rate| known.and_then(|k| k.limiters.iter().find(|l| l.rate == *rate)).cloned();
+    let new = |rate: &Rate| Arc::new(Limiter::new(*rate, Instant::now()));
+    rates.iter().map(|rate| before(rate).unwrap_or_else(|| new(rate))).collect()
 }
 
 fn target(

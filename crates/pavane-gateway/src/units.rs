@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::de::{Error as _, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::de::{Error as _, IntoDeserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
 /// A value with the place in the file where it stands. Two are equal when their values are.
@@ -96,17 +96,15 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 ///
 /// # Errors
 /// What is wrong with the value.
-pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de> + From<String>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Many<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for Many<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Many<T> {
         type Value = Vec<T>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a text or a list of texts")
         }
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            Ok(vec![T::from(text.to_owned())])
+            Ok(vec![T::deserialize(text.into_deserializer())?])
         }
         fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
             Vec::deserialize(SeqAccessDeserializer::new(items))

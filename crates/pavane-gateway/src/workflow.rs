@@ -34,10 +34,14 @@ pub(crate) async fn answer(exchange: Exchange, target: &WorkflowTarget) -> Resul
 }
 
 async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
-    let Exchange { request, found, state, .. } = exchange;
+    let Exchange { request, found, state, caller, .. } = exchange;
     let (parts, body) = request.into_parts();
     readable(&parts.headers)?;
-    let key = key(&parts.headers)?;
+    // Callers cannot meet in a key: nobody can send a line break in one.
+    let key = key(&parts.headers)?.map(|key| match &caller {
+        Some(caller) => format!("{}\n{key}", caller.name),
+        None => key,
+    });
     let prefers = Preferences::of(&parts.headers)?;
     let whole = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = body::collect(body, whole).await.map_err(|error| broken(&*error))?;

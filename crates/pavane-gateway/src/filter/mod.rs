@@ -3,6 +3,13 @@
 //! A filter wraps those after it: it may answer by itself, change the request on the way in and the answer on the way
 //! out. A new one is a file here, a unit struct, and its line in the array.
 
+pub(crate) mod authenticate;
+mod cache;
+mod compress;
+pub(crate) mod cors;
+mod rate;
+mod shed;
+
 use std::future::Future;
 use std::pin::Pin;
 
@@ -11,7 +18,22 @@ use crate::table::{Route, Target};
 use crate::{proxy, workflow};
 
 /// The order of filters. The reasons stand beside them.
-static ORDER: [&dyn Filter; 0] = [];
+static ORDER: [&dyn Filter; 7] = [
+    // First: every answer needs its marks, and a preflight carries no secret.
+    &cors::Cors,
+    // Before secrets are tried: guessing has a rate, too.
+    &rate::ByAddress,
+    // Before anything is done for the caller.
+    &authenticate::Authenticate,
+    // Only now there is a caller to count.
+    &rate::ByCaller,
+    // Around the cache, which keeps answers as they came.
+    &compress::Compress,
+    // Behind authentication and rates: what is kept is no way around them.
+    &cache::Cache,
+    // Last: only what would reach the service takes a place there.
+    &shed::Shed,
+];
 
 /// What a filter gives, in time.
 pub(crate) type Later<'a> = Pin<Box<dyn Future<Output = Answered> + Send + 'a>>;

@@ -17,6 +17,7 @@ use http::{HeaderMap, Request, Uri};
 
 use crate::body;
 use crate::settings::{Balance, HashKey, HealthSettings, Protocol, UpstreamSettings};
+use crate::shed::Concurrency;
 use balance::Ring;
 use budget::Budget;
 use client::Clients;
@@ -36,6 +37,7 @@ pub(crate) struct Upstream {
     endpoints: Vec<Arc<Endpoint>>,
     ring: Option<Ring>,
     pub budget: Budget,
+    pub concurrency: Arc<Concurrency>,
     turns: AtomicU64,
 }
 
@@ -110,6 +112,7 @@ impl Upstream {
             name: name.to_owned(),
             ring: (settings.balance == Balance::Hash).then(|| Ring::new(urls.iter().map(String::as_str))),
             budget: Budget::new(settings.retries.budget),
+            concurrency: Arc::default(),
             settings,
             urls: urls.to_vec(),
             endpoints,

@@ -5,7 +5,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
 mod attacks;
+mod authentication;
 mod balancing;
+mod caching;
+mod limits;
 mod proxying;
 mod support;
 mod workflows;
