@@ -18,6 +18,10 @@ const MAX_VARIANTS: usize = 8;
 const OVERHEAD: usize = 1_024;
 /// How long an answer may be kept at all.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+/// Turns among which are some that nobody waits for any more, surely.
+const MANY_TURNS: usize = 10_000;
+/// Longest key: with longer ones the memory of what is not kept would be more than what is kept.
+pub(crate) const MAX_KEY: usize = 1_024;
 /// How long a URL whose answer could not be kept is asked without waiting for each other.
 const NOT_KEPT: Duration = Duration::from_secs(10);
 /// URLs of which that is remembered.
@@ -104,6 +108,10 @@ impl Drop for Turn {
         // Nobody else waits: one is in the map.
         if turns.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(&self.key);
+        }
+        // Left behind by those who waited and went away.
+        if turns.len() > MANY_TURNS {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
     }
 }

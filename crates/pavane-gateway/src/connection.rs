@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::body::Body;
+use crate::body::{Body, Holding};
 use crate::settings::GatewaySettings;
 use crate::tls::ClientCertificate;
 
@@ -119,6 +119,43 @@ pub(crate) async fn speaks(stream: &TcpStream, settings: &GatewaySettings) -> io
     tokio::time::timeout(settings.timeouts.header.unwrap_or(HEAD), look).await?
 }
 
+/// Requests of one connection.
+#[derive(Debug, Default)]
+struct Busy {
+    now: AtomicUsize,
+    ever: AtomicUsize,
+}
+
+/// A request whose answer has not ended.
+struct Answering(Arc<Busy>);
+
+impl Answering {
+    fn new(busy: Arc<Busy>) -> Answering {
+        busy.now.fetch_add(1, Ordering::AcqRel);
+        busy.ever.fetch_add(1, Ordering::AcqRel);
+        Answering(busy)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Resolves when a connection had no request for so long: one that only says that it is there takes a place from others.
+async fn quiet(busy: &Busy, idle: Duration) {
+    let mut seen = busy.ever.load(Ordering::Acquire);
+    loop {
+        tokio::time::sleep(idle).await;
+        let ever = busy.ever.load(Ordering::Acquire);
+        if ever == seen && busy.now.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        seen = ever;
+    }
+}
+
 /// A connection over TLS.
 pub(crate) struct Secured {
     pub stream: TlsStream<TcpStream>,
@@ -161,9 +198,12 @@ pub(crate) async fn serve<I, A, F>(
     A: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let busy = Arc::new(Busy::default());
+    let requests = busy.clone();
     let service = service_fn(move |request| {
+        let answering = Answering::new(requests.clone());
         let answer = answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        async move { Ok::<_, std::convert::Infallible>(answer.await.map(|body| Body::new(Holding::new(body, answering)))) }
     });
     let stream = TokioIo::new(stream);
     let limits = &settings.limits;
@@ -194,8 +234,14 @@ pub(crate) async fn serve<I, A, F>(
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
             let mut connection = pin!(builder.serve_connection(stream, service));
+            // HTTP/1.1 has its own: the time for the next head.
+            let idle = quiet(&busy, settings.timeouts.header.unwrap_or(HEAD));
             tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = idle => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
                 () = stop => {
                     connection.as_mut().graceful_shutdown();
                     connection.await

@@ -23,6 +23,7 @@ use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::Next;
 use crate::filter::cors::is_preflight;
 use crate::headers;
+use crate::openapi;
 use crate::path;
 use crate::port::Workflows;
 use crate::problem::Problem;
@@ -119,6 +120,12 @@ impl Gateway {
         if tokio::time::timeout(within, self.shared.slots.closed()).await.is_err() {
             tracing::warn!(connections = self.shared.slots.open(), "connections of the gateway were cut");
         }
+    }
+
+    /// The routes in force as OpenAPI 3.1.
+    pub fn openapi(&self) -> serde_json::Value {
+        let state = self.shared.state.load();
+        openapi::document(&state.table, &*state.port)
     }
 
     /// What it has done.

@@ -12,6 +12,7 @@ mod exchange;
 mod filter;
 mod gateway;
 mod headers;
+mod openapi;
 mod path;
 mod port;
 mod problem;
@@ -29,6 +30,7 @@ mod units;
 mod upstream;
 mod workflow;
 
+pub use auth::secret::{hash_password, new_key};
 pub use body::{Body, BoxError, empty, full};
 pub use gateway::Gateway;
 pub use port::{Answer, Outcome, Start, WorkflowName, Workflows};

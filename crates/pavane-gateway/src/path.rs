@@ -233,6 +233,24 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever comes, what is taken is in one form: it stays as it is, and has nothing that services read in two ways.
+        #[test]
+        fn a_normal_path_is_normal(path in "/[a-zA-Z0-9/._~%;:@&=+$,!*'()\\\\ \u{0}\u{e9}-]{0,40}", raw in ".{0,40}") {
+            for path in [path, raw.clone(), format!("/{raw}"), raw.replace('x', "%2")] {
+                let Ok(normal) = normalise(&path) else { continue };
+                let again = normalise(&normal);
+                proptest::prop_assert_eq!(again.as_deref(), Ok(normal.as_str()));
+                proptest::prop_assert!(normal.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'\\'), "{:?}", normal);
+                let upper = normal.to_ascii_uppercase();
+                for ambiguous in ["//", "/./", "/../", "%2F", "%5C", "%2E", "%00", "%0D", "%0A"] {
+                    proptest::prop_assert!(!upper.contains(ambiguous), "{:?}", normal);
+                }
+                proptest::prop_assert!(!normal.ends_with("/..") && !normal.ends_with("/."), "{:?}", normal);
+            }
+        }
+    }
+
     #[test]
     fn patterns_match_whole_segments() {
         for (pattern, path, parameters) in [

@@ -21,7 +21,7 @@ use crate::headers;
 use crate::path::Pattern;
 use crate::problem::Problem;
 use crate::replay::Replay;
-use crate::settings::{Protocol, TimeoutSettings};
+use crate::settings::TimeoutSettings;
 use crate::state::State;
 use crate::table::ServiceTarget;
 use crate::tunnel;
@@ -174,8 +174,9 @@ impl Sending<'_> {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.parts.headers.clone();
         let websocket = self.parts.headers.contains_key(header::UPGRADE);
-        let protocol = if websocket { Protocol::Auto } else { self.target.upstream.settings.protocol };
-        match tokio::time::timeout_at(self.deadline, self.state.clients.of(protocol).request(request)).await {
+        let clients = &self.state.clients;
+        let client = if websocket { clients.websocket() } else { clients.of(self.target.upstream.settings.protocol) };
+        match tokio::time::timeout_at(self.deadline, client.request(request)).await {
             Ok(Ok(response)) => Attempt::Answered(response),
             Ok(Err(error)) => match BodyFault::behind(&error) {
                 Some(fault) => Attempt::Body(fault),

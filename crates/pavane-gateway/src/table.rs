@@ -222,6 +222,18 @@ impl Table {
         &self.routes
     }
 
+    /// Routes as they are shown: pattern, methods (none: all), host if it is one, and the route itself.
+    pub fn shown(&self) -> impl Iterator<Item = (&Pattern, &[Method], Option<&str>, &Route)> {
+        let main = self.entries.iter().filter(|entry| entry.role == Role::Main);
+        main.map(|entry| {
+            let host = match &entry.host {
+                Host::Exact(name) => Some(name.as_str()),
+                Host::Below(_) | Host::Any => None,
+            };
+            (&entry.pattern, entry.methods.as_slice(), host, &*entry.route)
+        })
+    }
+
     /// Finds the route of a request. The host is in lower case and without a port, the path normal.
     ///
     /// # Errors

@@ -168,8 +168,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, Vec<String>> {
         let name = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{name}: {e}")])?;
-        let mut config = Config::parse(&name.to_string(), &text)?;
         let folder = path.parent().unwrap_or(Path::new("."));
+        let mut config = Config::parse(&name.to_string(), &text, folder)?;
         config.store.sqlite.path = folder.join(&config.store.sqlite.path);
         config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
@@ -177,7 +177,7 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(name: &str, text: &str) -> Result<Config, Vec<String>> {
+    fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Vec<String>> {
         if let Ok(tree) = pavane_core::definition::document(text) {
             let mut problems: Vec<String> = LATER
                 .iter()
@@ -203,12 +203,14 @@ impl Config {
             }
         }
         let text = if text.trim().is_empty() { "{}" } else { text };
-        let config: Config = serde_saphyr::from_str(text).map_err(|error| {
+        let mut config: Config = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map(|l| format!(":{}:{}", l.line(), l.column())).unwrap_or_default();
             vec![format!("{name}{at}: {}", helpful(&error.to_string()))]
         })?;
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
+        // Certificates are read by the check.
+        config.gateway.relative_to(folder);
         crate::gateway::check(name, &config)?;
         Ok(config)
     }
@@ -311,6 +313,10 @@ fn helpful(message: &str) -> String {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        Config::parse("p.yaml", text, Path::new("."))
+    }
+
     #[test]
     fn problems_name_their_place_and_a_remedy() {
         for (text, part) in [
@@ -335,14 +341,11 @@ mod tests {
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
         ] {
-            let problems = Config::parse("p.yaml", text).unwrap_err().join("\n");
+            let problems = parse(text).unwrap_err().join("\n");
             assert!(problems.contains(part), "{text}: {problems}");
         }
-        assert!(Config::parse("p.yaml", "").is_ok());
-        assert!(Config::parse("p.yaml", "bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
-        assert!(
-            Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }")
-                .is_ok()
-        );
+        assert!(parse("").is_ok());
+        assert!(parse("bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
+        assert!(parse("bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }").is_ok());
     }
 }

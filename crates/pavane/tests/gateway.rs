@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Method;
 use pavane::client::{Answer, Server};
 use serde_json::{Value, json};
-use support::{PATIENCE, Process, Served, config};
+use support::{PATIENCE, Process, Served, config, errors, pavane};
 
 const ECHO: &str = "document: { dsl: '1.0.3', namespace: t, name: echo, version: '1.0.0' }
 input: { schema: { document: { type: object, required: [n], properties: { n: { type: integer }, s: { type: string } } } } }
@@ -40,11 +40,15 @@ struct Gated {
 
 impl Gated {
     async fn start(folder: &Path) -> Gated {
+        Gated::with(folder, ROUTES).await
+    }
+
+    async fn with(folder: &Path, routes: &str) -> Gated {
         for (name, text) in [("echo", ECHO), ("slow", SLOW), ("fail", FAIL)] {
             std::fs::write(folder.join(format!("{name}.wf.yaml")), text).unwrap();
         }
         let file = config(folder, "");
-        std::fs::write(&file, ROUTES).unwrap();
+        std::fs::write(&file, routes).unwrap();
         let process = Process::start(&["serve".as_ref(), "-c".as_ref(), file.as_os_str()]);
         let mut served = Served::of(process).await;
         let line = served.process.line("its gateway serves at").await;
@@ -149,4 +153,27 @@ async fn routes_are_taken_up_while_it_runs_and_a_bad_file_changes_nothing() {
     assert_eq!(gated.ask("GET", "/own/healthz", &[], "").await.body, Value::String("ok\n".into()));
     gated.served.process.signal("TERM");
     assert!(gated.served.process.ended().await.success());
+}
+
+#[tokio::test]
+async fn keys_made_by_the_command_open_a_route_that_is_shown_as_openapi() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = pavane(&["secret", "key", "shop"]).await;
+    let key = String::from_utf8(made.stdout.clone()).unwrap().trim().to_owned();
+    let told = errors(&made);
+    let line = told.lines().find(|line| line.contains("sha256")).expect("the line for the file").trim();
+    let entry = line.trim_start_matches("- ").replace("scopes: []", "scopes: [orders]");
+    let mut text =
+        ROUTES.replace("workflow: t/echo }", "workflow: t/echo, auth: [key], scopes: [orders], rate: 100/s per key }");
+    text.push_str(&format!("gateway: {{ auth: {{ keys: [ {entry} ] }} }}\n"));
+    let gated = Gated::with(folder.path(), &text).await;
+    assert_eq!(gated.ask("POST", "/echo", &[], "{\"n\":1}").await.status, 401);
+    let answer = gated.ask("POST", "/echo", &[("x-api-key", &key)], "{\"n\":1}").await;
+    assert_eq!((answer.status.as_u16(), &answer.body), (200, &json!({ "n": 1 })), "{answer:?}");
+    assert_eq!(answer.headers["ratelimit-limit"], "100");
+    let shown = gated.served.get("/api/v1/gateway/openapi").await;
+    let operation = &shown["paths"]["/echo"]["post"];
+    assert_eq!(operation["security"], json!([{ "key": ["orders"] }]));
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(schema["required"], json!(["n"]), "the schema is the workflow's own: {shown}");
 }

@@ -5,7 +5,7 @@
 
 mod jwks;
 mod jwt;
-mod secret;
+pub(crate) mod secret;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

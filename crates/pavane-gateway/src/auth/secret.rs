@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::pbkdf2;
+use ring::rand::SystemRandom;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio::sync::Semaphore;
@@ -16,6 +17,28 @@ use tokio::sync::Semaphore;
 use super::Caller;
 use crate::settings::{KeySettings, PasswordSettings};
 use crate::units::{Fault, Located};
+
+/// Iterations of a new password's hash: about a fifth of a second of one core.
+const NEW_ITERATIONS: NonZeroU32 = match NonZeroU32::new(600_000) {
+    Some(iterations) => iterations,
+    None => NonZeroU32::MIN,
+};
+
+/// A new API key of 32 random bytes, and its hash for the configuration. None: the system has no random numbers.
+pub fn new_key() -> Option<(String, String)> {
+    let bytes: [u8; 32] = ring::rand::generate(&SystemRandom::new()).ok()?.expose();
+    let key = format!("pvn_{}", URL_SAFE_NO_PAD.encode(bytes));
+    let hash = Sha256::digest(&key).iter().map(|b| format!("{b:02x}")).collect();
+    Some((key, hash))
+}
+
+/// The hash of a password for the configuration. None: the system has no random numbers.
+pub fn hash_password(password: &str) -> Option<String> {
+    let salt: [u8; 16] = ring::rand::generate(&SystemRandom::new()).ok()?.expose();
+    let mut hash = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, NEW_ITERATIONS, &salt, password.as_bytes(), &mut hash);
+    Some(format!("pbkdf2-sha256${NEW_ITERATIONS}${}${}", STANDARD.encode(salt), STANDARD.encode(hash)))
+}
 
 /// Passwords that are computed at once: each keeps a core busy for as long as the hash is meant to take.
 const AT_ONCE: usize = 2;
@@ -215,6 +238,10 @@ mod tests {
         for wrong in ["", "secon", "second ", &hex(&Sha256::digest("second"))] {
             assert_eq!(keys.find(wrong.as_bytes()), None, "{wrong}");
         }
+        let (made, hash) = new_key().unwrap();
+        let settings = KeySettings { name: "d".into(), sha256: hash, scopes: Vec::new() };
+        let known = Keys::new(&[Located::nowhere(settings)], &mut faults).find(made.as_bytes());
+        assert_eq!(known.unwrap().name, "key d");
         let mut short = key("c", "x");
         short.value.sha256.pop();
         Keys::new(&[short], &mut faults);
@@ -244,6 +271,8 @@ mod tests {
             assert_eq!(passwords.find("ada", "Secret").await, None);
             assert_eq!(passwords.find("bob", "secret").await, None);
         }
+        let made = hash_password("secret").unwrap();
+        assert!(Derived::parse(&made).unwrap().is_of("secret") && !Derived::parse(&made).unwrap().is_of("other"));
         let changed = Passwords::new(&[user("other")], Some(&passwords), &mut faults);
         assert_eq!(changed.find("ada", "secret").await, None, "what was right is not remembered against a new hash");
         for wrong in ["", "plain", "pbkdf2-sha256$1$c2FsdHNhbHQ=$AAAA", "pbkdf2-sha256$100000$c2FsdHNhbHQ=$AAAA"] {

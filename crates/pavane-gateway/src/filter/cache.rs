@@ -11,7 +11,7 @@ use http_cache_semantics::{AfterResponse, BeforeRequest, CachePolicy};
 
 use super::{Filter, Later, Next};
 use crate::body;
-use crate::cache::{Kept, MAX_ANSWER, Store};
+use crate::cache::{Kept, MAX_ANSWER, MAX_KEY, Store};
 use crate::exchange::{Answered, Exchange};
 use crate::proxy::WHOLE;
 use crate::table::Route;
@@ -35,6 +35,9 @@ impl Filter for Cache {
             let store = exchange.state.cache.clone();
             let key = key(&exchange);
             let method = exchange.request.method().clone();
+            if key.len() > MAX_KEY {
+                return next.run(exchange).await;
+            }
             if method == Method::GET
                 && !exchange.request.headers().contains_key(header::RANGE)
                 && exchange.upgrade.is_none()

@@ -27,6 +27,8 @@ type Pooled = Client<HttpsConnector<HttpConnector>, Body>;
 pub(crate) struct Clients {
     auto: Pooled,
     http2: Pooled,
+    /// For WebSockets: over TLS, a service must not choose HTTP/2.
+    http1: Pooled,
 }
 
 impl Clients {
@@ -41,11 +43,17 @@ impl Clients {
         builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(MAX_IDLE).pool_timer(TokioTimer::new());
         builder.timer(TokioTimer::new()).http1_max_buf_size(MAX_HEAD);
         let auto = builder.build(connector().enable_all_versions().wrap_connector(http.clone()));
+        let http1 = builder.build(connector().enable_http1().wrap_connector(http.clone()));
         let http2 = builder.http2_only(true).build(connector().enable_http2().wrap_connector(http));
-        Clients { auto, http2 }
+        Clients { auto, http2, http1 }
     }
 
-    /// The client for a protocol. A WebSocket needs HTTP/1.1.
+    /// The client for WebSockets.
+    pub fn websocket(&self) -> &Pooled {
+        &self.http1
+    }
+
+    /// The client for a protocol.
     pub fn of(&self, protocol: Protocol) -> &Pooled {
         match protocol {
             Protocol::Auto => &self.auto,

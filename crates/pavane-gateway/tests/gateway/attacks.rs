@@ -251,6 +251,15 @@ async fn a_slow_client_is_cut_off() {
         assert!(ended.is_ok(), "{name}: it is kept open");
         assert_eq!(statuses(&String::from_utf8_lossy(&answer)).concat(), says, "{name}");
     }
+    // Over HTTP/2, saying that one is there is not enough.
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let stream = hyper_util::rt::TokioIo::new(stream);
+    let handshake =
+        hyper::client::conn::http2::handshake::<_, _, http_body_util::Empty<bytes::Bytes>>(executor, stream);
+    let (_sender, connection) = handshake.await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    assert!(ended.is_ok(), "an idle connection is closed");
     // Drops that never stop do not help either.
     for (name, begins, drop) in [
         ("a head in drops", "GET /public/x HTTP/1.1\r\nhost: h\r\nx: ", "a"),

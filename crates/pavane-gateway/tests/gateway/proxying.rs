@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{PATIENCE, Raw, Service, got, read_all, serve};
+use crate::support::{PATIENCE, Raw, Service, got, read_all, serve, setup};
 
 #[tokio::test]
 async fn a_service_gets_the_request_and_the_client_its_answer() {
@@ -234,4 +234,35 @@ async fn stopping_lets_a_request_end() {
     assert!(until(&mut busy, "}").await.starts_with("HTTP/1.1 200"));
     assert_eq!(read_all(&mut idle, PATIENCE).await, "", "an idle connection is closed");
     tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_setup_is_replaced_as_a_whole_or_not_at_all() {
+    let (one, two) = (Service::start("one").await, Service::start("two").await);
+    let text = |service: &str, path: &str, rate: &str| {
+        format!(
+            "services: {{ a: ['{service}'] }}\nroutes: [ {{ match: {{ path: {path} }}, service: a, rate: {rate} }} ]\n"
+        )
+    };
+    let served = serve(&text(&one.url, "/x", "2/h")).await;
+    assert_eq!(served.get("/x").await.json()["service"], "one");
+    let faults = served.gateway.replace(setup(&text("nonsense", "x", "2/h"))).unwrap_err();
+    assert_eq!(faults.len(), 3, "the URL, the path, and the service that is not there then: {faults:?}");
+    assert_eq!(served.get("/x").await.json()["service"], "one");
+    // A request that has begun ends under the setup it began with.
+    let slow = served.ask("GET", "/y", &[("x-delay", "400")], "");
+    served.gateway.replace(setup(&text(&one.url, "/y", "9/h"))).unwrap();
+    let replaced = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        served.gateway.replace(setup(&text(&two.url, "/x", "2/h"))).unwrap();
+    };
+    let (slow, ()) = tokio::join!(slow, replaced);
+    assert_eq!(slow.json()["service"], "one");
+    assert_eq!(served.get("/y").await.status, 404);
+    assert_eq!(served.get("/x").await.json()["service"], "two");
+    // What was counted is counted on where the rate is the same.
+    served.gateway.replace(setup(&text(&two.url, "/x", "2/h"))).unwrap();
+    assert_eq!(served.get("/x").await.status, 200);
+    assert_eq!(served.get("/x").await.status, 429);
+    assert_eq!(served.gateway.numbers().routes[0].answers[2], 2);
 }

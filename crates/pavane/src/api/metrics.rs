@@ -108,6 +108,13 @@ fn gateway_numbers(numbers: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> R
             ConstGauge::new(whole(of(upstream))).encode(family.encode_family(&labels)?)?;
         }
     }
+    let help = "Requests that may be at a service at once, as learned, where load is shed";
+    let mut limits = encoder.encode_descriptor("pavane_gateway_learned_limit", help, None, MetricType::Gauge)?;
+    for upstream in &numbers.upstreams {
+        if let Some(limit) = upstream.limit {
+            ConstGauge::new(limit).encode(limits.encode_family(&[("service", upstream.service.clone())])?)?;
+        }
+    }
     Ok(())
 }
 

@@ -81,6 +81,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/services", get(services))
+        .route("/api/v1/gateway/openapi", get(gateway))
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -106,6 +107,16 @@ async fn ready(api: Shared) -> Result<&'static str, ApiError> {
     match api.running.engine.takes_starts() {
         true => Ok("ready\n"),
         false => Err(pavane_runtime::Error::Stopping.into()),
+    }
+}
+
+/// The gateway's routes, for those who call them.
+async fn gateway(api: Shared) -> Result<Response, ApiError> {
+    match api.running.gateway() {
+        Some(gateway) => Ok(axum::Json(gateway.openapi()).into_response()),
+        None => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, "no_gateway", "this server has no gateway: it has no `routes`"))
+        }
     }
 }
 

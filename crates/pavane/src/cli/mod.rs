@@ -10,6 +10,7 @@ mod explain;
 mod picture;
 mod remote;
 mod run;
+mod secret;
 mod serve;
 mod show;
 
@@ -82,6 +83,8 @@ enum Command {
     Services(remote::ServicesOf),
     /// List messages between participants that could not be delivered, or send them again.
     Redrive(remote::Redrive),
+    /// Make an API key, or the hash of a password, for the gateway's configuration.
+    Secret(secret::Secret),
     /// Run the five services of the demo, to try `examples/order-fulfilment` against.
     DemoServices(demo::DemoServices),
 }
@@ -172,6 +175,7 @@ impl Cli {
             Command::Emit(command) => command.run().await,
             Command::Services(command) => command.run().await,
             Command::Redrive(command) => command.run().await,
+            Command::Secret(command) => command.run(),
             Command::DemoServices(command) => command.run().await,
         };
         match done {
