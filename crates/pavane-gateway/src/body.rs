@@ -3,11 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::Sleep;
@@ -33,13 +34,15 @@ pub fn empty() -> Body {
 pub(crate) enum BodyFault {
     TooLarge,
     Stalled,
+    BrokenOff,
 }
 
 impl fmt::Display for BodyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             BodyFault::TooLarge => "the body is larger than the route takes",
-            BodyFault::Stalled => "the body stood still for too long",
+            BodyFault::Stalled => "the body stood still, or took, for too long",
+            BodyFault::BrokenOff => "the body broke off",
         })
     }
 }
@@ -60,18 +63,43 @@ impl BodyFault {
     }
 }
 
+/// When a body had come whole. What is slow before that is so because of whoever sends it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whole(Arc<OnceLock<std::time::Instant>>);
+
+impl Whole {
+    /// It has.
+    pub fn set(&self) {
+        self.0.get_or_init(std::time::Instant::now);
+    }
+
+    /// When, if it has.
+    pub fn since(&self) -> Option<std::time::Instant> {
+        self.0.get().copied()
+    }
+}
+
 /// A body that is cut when it brings too much, or nothing for too long.
 pub(crate) struct Guarded {
     inner: Body,
     left: u64,
     idle: Duration,
+    whole: Whole,
     /// Runs while the other side is waited for: a body that nobody asks for more does not stand still.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
     pub fn new(inner: Body, most: u64, idle: Duration) -> Guarded {
-        Guarded { inner, left: most, idle, waiting: None }
+        Guarded { inner, left: most, idle, whole: Whole::default(), waiting: None }
+    }
+
+    /// Tells when all of it has come.
+    pub fn whole(&self) -> Whole {
+        if self.inner.is_end_stream() {
+            self.whole.set();
+        }
+        self.whole.clone()
     }
 }
 
@@ -89,6 +117,13 @@ impl http_body::Body for Guarded {
             };
         };
         self.waiting = None;
+        if let Some(Err(error)) = &frame {
+            tracing::debug!(error, "a body broke off");
+            return Poll::Ready(Some(Err(BodyFault::BrokenOff.into())));
+        }
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.whole.set();
+        }
         if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
             match self.left.checked_sub(data.remaining() as u64) {
                 Some(left) => self.left = left,

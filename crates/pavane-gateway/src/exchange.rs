@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 
 use crate::auth::Caller;
-use crate::body::Body;
+use crate::body::{Body, Whole};
 use crate::connection::Slot;
 use crate::state::State;
 use crate::table::Found;
@@ -19,6 +19,8 @@ pub(crate) type Answered = Response<Body>;
 /// A request and its surroundings. Its path is normal.
 pub(crate) struct Exchange {
     pub request: Request<Body>,
+    /// Of its body.
+    pub whole: Whole,
     pub found: Found,
     /// The settings that were in force when it came.
     pub state: Arc<State>,

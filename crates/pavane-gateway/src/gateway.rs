@@ -275,8 +275,9 @@ fn enter(
     };
     parts.uri = Uri::from(target.map_err(|_| bad("bad_path", "the path cannot be read"))?);
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
-    let body = Body::new(Guarded::new(Body::new(body.map_err(Into::into)), most, idle));
-    Ok(Exchange { request: Request::from_parts(parts, body), found, state, id, came, upgrade, caller: None })
+    let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
+    let (whole, body) = (body.whole(), Body::new(body));
+    Ok(Exchange { request: Request::from_parts(parts, body), whole, found, state, id, came, upgrade, caller: None })
 }
 
 /// The method by which a route is found: a preflight is about another one.

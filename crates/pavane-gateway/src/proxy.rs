@@ -14,7 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::auth::Caller;
-use crate::body::{Body, BodyFault, Guarded, Holding};
+use crate::body::{Body, BodyFault, Guarded, Holding, Whole};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::authenticate::{CALLER, SCOPES};
 use crate::headers;
@@ -33,7 +33,7 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, state, id, came, upgrade, caller, .. } = exchange;
+    let Exchange { request, whole, state, id, came, upgrade, caller, .. } = exchange;
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
@@ -43,9 +43,9 @@ pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result
         tell(&mut parts.headers, &caller);
     }
     let idempotent = parts.method.is_idempotent();
-    let whole = state.settings.timeouts.body.unwrap_or(WHOLE);
-    let body = Replay::new(body, idempotent, whole).await.map_err(|error| broken(&*error))?;
-    let sending = Sending { state, target, parts, path, body, idempotent, deadline, client: came.client };
+    let within = state.settings.timeouts.body.unwrap_or(WHOLE);
+    let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
+    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client: came.client };
     let (response, in_flight) = sending.send().await?;
     respond(response, in_flight, upgrade, &came, &sending.state.settings.timeouts)
 }
@@ -94,6 +94,7 @@ struct Sending<'a> {
     parts: Parts,
     path: String,
     body: Replay,
+    whole: Whole,
     idempotent: bool,
     deadline: Instant,
     client: std::net::IpAddr,
@@ -183,6 +184,8 @@ impl Sending<'_> {
                 None if error.is_connect() => Attempt::NotSent(chain(&error)),
                 None => Attempt::Lost(chain(&error)),
             },
+            // Of a client that is still sending, the service cannot be blamed.
+            Err(_) if self.whole.since().is_none() => Attempt::Body(BodyFault::Stalled),
             Err(_) => Attempt::Late,
         }
     }
@@ -237,6 +240,7 @@ pub(crate) fn refused(fault: BodyFault) -> Problem {
     match fault {
         BodyFault::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
         BodyFault::Stalled => Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+        BodyFault::BrokenOff => Problem::new(StatusCode::BAD_REQUEST, "unreadable_body"),
     }
     .detail(fault.to_string())
     // What is left of the body is not read: the connection cannot be used again.

@@ -44,6 +44,7 @@ pub(crate) struct Auth {
 }
 
 /// Why a caller is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unknown {
     /// This way was not tried.
     NotTried,
@@ -146,7 +147,7 @@ impl Auth {
         let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or(Unknown::Wrong)?;
         let (name, password) = decoded.split_once(':').ok_or(Unknown::Wrong)?;
-        self.passwords.find(name, password).await.ok_or(Unknown::Wrong)
+        self.passwords.find(name, password).await
     }
 
     async fn by_token(&self, headers: &HeaderMap, clients: &Clients) -> Result<Caller, Unknown> {

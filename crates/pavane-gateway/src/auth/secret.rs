@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio::sync::Semaphore;
 
-use super::Caller;
+use super::{Caller, Unknown};
 use crate::settings::{KeySettings, PasswordSettings};
 use crate::units::{Fault, Located};
 
@@ -42,6 +42,9 @@ pub fn hash_password(password: &str) -> Option<String> {
 
 /// Passwords that are computed at once: each keeps a core busy for as long as the hash is meant to take.
 const AT_ONCE: usize = 2;
+
+/// How long a password waits for its turn to be computed.
+const TURN: Duration = Duration::from_secs(5);
 
 /// How long a password that was right is not computed again.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -180,9 +183,12 @@ impl Passwords {
     }
 
     /// The caller of a name and password.
-    pub async fn find(&self, name: &str, password: &str) -> Option<Caller> {
+    ///
+    /// # Errors
+    /// There is none, or too many passwords are being computed to say.
+    pub async fn find(&self, name: &str, password: &str) -> Result<Caller, Unknown> {
         if password.len() > MAX_PASSWORD {
-            return None;
+            return Err(Unknown::Wrong);
         }
         let (derived, caller) = match self.known.get(name) {
             Some((derived, caller)) => (derived.clone(), Some(caller)),
@@ -190,15 +196,22 @@ impl Passwords {
         };
         let proof: [u8; 32] =
             Sha256::new().chain_update(&derived.text).chain_update([0]).chain_update(password).finalize().into();
-        if caller.is_some() && self.remembers(&proof) {
-            return caller.cloned();
+        if let Some(caller) = caller.filter(|_| self.remembers(&proof)) {
+            return Ok(caller.clone());
         }
-        let _turn = self.turns.acquire().await.ok()?;
+        // Held until it is computed, even if whoever asked has gone: what runs, runs.
+        let turn = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Unknown::Unavailable) };
         let password = password.to_owned();
-        let right = tokio::task::spawn_blocking(move || derived.is_of(&password)).await.unwrap_or(false);
-        let caller = caller.filter(|_| right)?;
+        let compute = move || {
+            let right = derived.is_of(&password);
+            drop(turn);
+            right
+        };
+        let right = tokio::task::spawn_blocking(compute).await.unwrap_or(false);
+        let caller = caller.filter(|_| right).ok_or(Unknown::Wrong)?;
         self.remember(proof);
-        Some(caller.clone())
+        Ok(caller.clone())
     }
 
     fn remembers(&self, proof: &[u8; 32]) -> bool {
@@ -268,13 +281,17 @@ mod tests {
         let passwords = Passwords::new(&[user("secret")], None, &mut faults);
         for _ in 0..2 {
             assert_eq!(passwords.find("ada", "secret").await.unwrap().name, "basic ada");
-            assert_eq!(passwords.find("ada", "Secret").await, None);
-            assert_eq!(passwords.find("bob", "secret").await, None);
+            assert_eq!(passwords.find("ada", "Secret").await, Err(Unknown::Wrong));
+            assert_eq!(passwords.find("bob", "secret").await, Err(Unknown::Wrong));
         }
         let made = hash_password("secret").unwrap();
         assert!(Derived::parse(&made).unwrap().is_of("secret") && !Derived::parse(&made).unwrap().is_of("other"));
         let changed = Passwords::new(&[user("other")], Some(&passwords), &mut faults);
-        assert_eq!(changed.find("ada", "secret").await, None, "what was right is not remembered against a new hash");
+        assert_eq!(
+            changed.find("ada", "secret").await,
+            Err(Unknown::Wrong),
+            "what was right is not remembered against a new hash"
+        );
         for wrong in ["", "plain", "pbkdf2-sha256$1$c2FsdHNhbHQ=$AAAA", "pbkdf2-sha256$100000$c2FsdHNhbHQ=$AAAA"] {
             assert!(Derived::parse(wrong).is_err(), "{wrong}");
         }

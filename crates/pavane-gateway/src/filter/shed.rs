@@ -1,11 +1,11 @@
 //! Refusing early what a service could only answer late.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::StatusCode;
 
 use super::{Filter, Later, Next};
+use crate::body::Whole;
 use crate::exchange::Exchange;
 use crate::problem::Problem;
 use crate::shed::Concurrency;
@@ -22,7 +22,7 @@ impl Filter for Shed {
     fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
         Box::pin(async move {
             let Target::Service(target) = &exchange.found.route.target else { return next.run(exchange).await };
-            let Some(mut turn) = Turn::take(&target.upstream.concurrency) else {
+            let Some(mut turn) = Turn::take(&target.upstream.concurrency, exchange.whole.clone()) else {
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded").retry_after(1);
                 return problem.into_response();
             };
@@ -42,24 +42,25 @@ impl Filter for Shed {
 struct Turn {
     concurrency: Arc<Concurrency>,
     begun: u32,
-    began: Instant,
+    whole: Whole,
     answered: bool,
     late: bool,
 }
 
 impl Turn {
-    fn take(concurrency: &Arc<Concurrency>) -> Option<Turn> {
+    fn take(concurrency: &Arc<Concurrency>, whole: Whole) -> Option<Turn> {
         let begun = concurrency.begin()?;
-        Some(Turn { concurrency: concurrency.clone(), begun, began: Instant::now(), answered: false, late: false })
+        Some(Turn { concurrency: concurrency.clone(), begun, whole, answered: false, late: false })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        match (self.answered, self.late) {
-            (true, false) => self.concurrency.end(self.begun, Some(self.began.elapsed())),
-            (true, true) => self.concurrency.end(self.begun, None),
-            (false, _) => self.concurrency.leave(),
+        // Counted from the end of the request: a client that sends slowly teaches nothing about the service.
+        match (self.answered, self.whole.since(), self.late) {
+            (true, Some(since), false) => self.concurrency.end(self.begun, Some(since.elapsed())),
+            (true, Some(_), true) => self.concurrency.end(self.begun, None),
+            _ => self.concurrency.leave(),
         }
     }
 }

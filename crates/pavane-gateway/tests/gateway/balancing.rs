@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
 use crate::support::{PATIENCE, Served, Service, serve};
 
 async fn served(urls: &[&str], upstream: &str) -> Served {
@@ -73,6 +76,35 @@ async fn only_what_can_do_nothing_twice_is_repeated() {
     let before = service.hits();
     assert_eq!(served.ask("PUT", "/", &[("x-answer", "503")], &large).await.status, 503);
     assert_eq!(service.hits() - before, 1, "a large body is not kept");
+}
+
+/// A client that sends slowly, or goes away, must not have a service left out for others.
+#[tokio::test]
+async fn the_faults_of_clients_are_not_those_of_a_service() {
+    let service = Service::start("one").await;
+    let served = serve(&format!(
+        "gateway: {{ upstreams: {{ a: {{ eject: {{ failures: 1, for: 60s }}, shed: true }} }} }}\nservices: {{ a: ['{}'] }}\nroutes: [ {{ match: {{ path: '/*' }}, service: a, timeout: 300ms }} ]\n",
+        service.url
+    ))
+    .await;
+    let limit = served.gateway.numbers().upstreams[0].limit;
+    for body in ["content-length: 100\r\n\r\nsome", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"] {
+        let request = format!("POST / HTTP/1.1\r\nhost: h\r\n{body}");
+        let late = served.raw(request.as_bytes()).await;
+        assert!(late.starts_with("HTTP/1.1 408"), "{late}");
+        for _ in 0..20 {
+            let mut gone = TcpStream::connect(served.address).await.unwrap();
+            gone.write_all(request.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(gone);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let numbers = &served.gateway.numbers().upstreams[0];
+    assert_eq!((numbers.well, numbers.limit), (1, limit), "{numbers:?}");
+    assert_eq!(served.get("/").await.status, 200);
+    let late = served.ask("POST", "/", &[("x-delay", "20000")], "whole").await;
+    assert_eq!((late.status, served.gateway.numbers().upstreams[0].well), (504, 0), "its own are");
 }
 
 #[tokio::test]
