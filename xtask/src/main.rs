@@ -42,7 +42,7 @@ enum Task {
     },
     /// Formatting, lints, directions between crates, paths in documents.
     Tidy,
-    /// Measure: `bench orders [--json FILE] [--quick]`.
+    /// Measure: `bench orders [--json FILE] [--quick]`, `bench gateway [--json FILE]`.
     Bench {
         /// Which benchmark.
         name: String,
@@ -93,8 +93,13 @@ fn main() -> ExitCode {
             bench.args(args);
             stages.run("bench orders", bench);
         }
+        Task::Bench { name, args } if name == "gateway" => {
+            let mut bench = cargo(&["bench", "--package", "pavane-gateway", "--bench", "gateway", "--"]);
+            bench.args(args);
+            stages.run("bench gateway", bench);
+        }
         Task::Bench { name, .. } => {
-            eprintln!("error: there is no benchmark `{name}`; there is `orders`");
+            eprintln!("error: there is no benchmark `{name}`; there are `orders` and `gateway`");
             return ExitCode::from(2);
         }
         Task::Test { quick } => test(&mut stages, quick),

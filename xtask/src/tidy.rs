@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pavane-bus", &["pavane-core", "pavane-store"]),
     ("pavane-runtime", &["pavane-core", "pavane-store", "pavane-bus"]),
     ("pavane-testkit", &["pavane-core", "pavane-store"]),
-    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime"]),
+    ("pavane-gateway", &[]),
+    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime", "pavane-gateway"]),
     ("xtask", &[]),
 ];
 

@@ -71,14 +71,14 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownWorkflow`]; [`Error::Away`] when the home cannot be asked.
     pub async fn prepare(&self, digest: &str) -> Result<(), Error> {
-        self.program(digest).await.map(drop)
+        self.program_of(digest).await.map(drop)
     }
 
     /// The program of a digest: deployed here, or learned from the home now.
     ///
     /// # Errors
     /// [`Error::UnknownWorkflow`]; [`Error::Away`] when the home cannot be asked.
-    pub(crate) async fn program(&self, digest: &str) -> Result<Arc<Program>, Error> {
+    pub(crate) async fn program_of(&self, digest: &str) -> Result<Arc<Program>, Error> {
         let known = || self.shared.registry.by_digest(digest);
         if let Some(program) = known() {
             return Ok(program);

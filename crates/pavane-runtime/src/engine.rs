@@ -448,6 +448,20 @@ impl Engine {
         self.begin(program, start, keyed).await
     }
 
+    /// The program that a start would run: of a version, or of the highest deployed; in a mode, or in its document's.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkflow`], [`Error::Mode`].
+    pub fn program(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+        mode: Option<Mode>,
+    ) -> Result<Arc<Program>, Error> {
+        Ok(self.shared.registry.find(namespace, name, version, mode)?)
+    }
+
     /// Starts a sub-workflow, or finds the instance it was started as.
     pub(crate) async fn start_child(
         &self,
@@ -567,7 +581,7 @@ impl Engine {
         message: pavane_core::engine::Message,
         origin: Option<Origin>,
     ) -> Result<(), Error> {
-        let program = self.program(&message.digest).await?;
+        let program = self.program_of(&message.digest).await?;
         let (reply, answer) = oneshot::channel();
         let id = message.instance.clone();
         self.send(&id, Message::Deliver { program, message: Box::new(message), origin, reply }).await?;

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pavane_core::Value;
+use pavane_gateway::Located;
+use pavane_gateway::settings::{GatewaySettings, RouteSettings};
 use pavane_runtime::services::{Place, ServiceSettings, Services, duration};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
-const LATER: [(&str, &str); 2] =
-    [("routes", "the gateway's routes"), ("roles", "running parts of Pavane as processes of their own")];
+const LATER: [(&str, &str); 1] = [("roles", "running parts of Pavane as processes of their own")];
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,6 +28,10 @@ pub struct Config {
     pub bus: BusConfig,
     /// Definitions to deploy at the start: files, or `folder/*.yaml`.
     pub workflows: Vec<String>,
+    /// What holds for all routes of the gateway.
+    pub gateway: GatewaySettings,
+    /// Routes of the gateway.
+    pub routes: Vec<Located<RouteSettings>>,
     /// Services by the host name that endpoints use.
     pub services: BTreeMap<String, ServiceSettings>,
     /// Hosts that have participants without being configured: where `run` places the work of a bare document.
@@ -51,12 +56,21 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// Where participants in processes of their own attach; opened when a service has one.
     pub bus: SocketAddr,
+    /// The gateway; without it, it listens at its default address if there are routes.
+    pub gateway: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// Where the gateway listens.
+    pub fn gateway_address(&self) -> SocketAddr {
+        self.gateway.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)))
+    }
 }
 
 impl Default for Listen {
     fn default() -> Listen {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Listen { admin: local(8081), bus: local(8082) }
+        Listen { admin: local(8081), bus: local(8082), gateway: None }
     }
 }
 
@@ -185,8 +199,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, Vec<String>> {
         let name = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{name}: {e}")])?;
-        let mut config = Config::parse(&name.to_string(), &text)?;
         let folder = path.parent().unwrap_or(Path::new("."));
+        let mut config = Config::parse(&name.to_string(), &text, folder)?;
         config.store.sqlite.path = folder.join(&config.store.sqlite.path);
         config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
@@ -195,7 +209,7 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(name: &str, text: &str) -> Result<Config, Vec<String>> {
+    fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Vec<String>> {
         if let Ok(tree) = pavane_core::definition::document(text) {
             let mut problems: Vec<String> = LATER
                 .iter()
@@ -216,22 +230,26 @@ impl Config {
                     "{name}: `store.postgres`: not available in this version of Pavane; use `store.sqlite`"
                 ));
             }
-            if tree.get("listen").is_some_and(|l| l.get("gateway").is_some()) {
-                problems
-                    .push(format!("{name}: `listen.gateway`: the gateway is not available in this version of Pavane; leave the key out and send requests to `listen.admin`"));
-            }
             if !problems.is_empty() {
                 return Err(problems);
             }
         }
         let text = if text.trim().is_empty() { "{}" } else { text };
-        let config: Config = serde_saphyr::from_str(text).map_err(|error| {
+        let mut config: Config = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map(|l| format!(":{}:{}", l.line(), l.column())).unwrap_or_default();
             vec![format!("{name}{at}: {}", helpful(&error.to_string()))]
         })?;
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
+        // Certificates are read by the check.
+        config.gateway.relative_to(folder);
+        crate::gateway::check(name, &config)?;
         Ok(config)
+    }
+
+    /// Whether there is a gateway.
+    pub fn has_gateway(&self) -> bool {
+        self.listen.gateway.is_some() || !self.routes.is_empty()
     }
 
     /// The services.
@@ -277,7 +295,8 @@ impl Config {
 
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
     pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
-        let Config { listen, store, bus, secrets, http, limits, shutdown, workflows: _, services: _, hosts: _ } = self;
+        // The gateway follows the file by itself.
+        let Config { listen, store, bus, secrets, http, limits, shutdown, .. } = self;
         let keys = [
             ("listen", *listen != other.listen),
             ("store", *store != other.store),
@@ -354,6 +373,10 @@ fn helpful(message: &str) -> String {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        Config::parse("p.yaml", text, Path::new("."))
+    }
+
     #[test]
     fn problems_name_their_place_and_a_remedy() {
         for (text, part) in [
@@ -361,8 +384,13 @@ mod tests {
                 "listen: { admin: 127.0.0.1:9 }\nstor: {}\n",
                 "p.yaml:2:1: the key `stor` is not known here: did you mean `store`?",
             ),
-            ("routes: []\n", "not available in this version"),
-            ("listen: { gateway: 127.0.0.1:1 }\n", "leave the key out"),
+            ("roles: []\n", "not available in this version"),
+            (
+                "routes:\n  - { match: { path: /x }, service: a }\n",
+                "p.yaml:2:5: routes: 1. `/x`: service: `a` is not under",
+            ),
+            ("routes:\n  - { match: { path: /x }, servce: a }\n", "did you mean `service`?"),
+            ("gateway: { limits: { headers: 1 } }\n", "p.yaml: gateway.limits.headers: 1 is not from 10"),
             ("bus:\n  nats: { url: x }\n", "use `bus: { embedded: {} }`"),
             ("bus:\n  embedded: {}\nstor: {}\n", "p.yaml:3:1: the key `stor`"),
             ("bus: { embeded: {} }\n", "did you mean `embedded`?"),
@@ -382,19 +410,16 @@ mod tests {
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
         ] {
-            let problems = Config::parse("p.yaml", text).unwrap_err().join("\n");
+            let problems = parse(text).unwrap_err().join("\n");
             assert!(problems.contains(part), "{text}: {problems}");
         }
-        assert!(Config::parse("p.yaml", "").is_ok());
+        assert!(parse("").is_ok());
         let whole =
             "services: { payment: { url: 'http://h:1', breaker: { failure_rate: 0.5, window: 10s, min_calls: 20,
             open_for: 5s, half_open_calls: 3, slow: 2s, slow_rate: 0.5 }, retries: { ratio: 0.2, at_least: 10/s },
             limits: { in_flight: 200, rate: 500/s, wait: 1h } } }";
-        assert_eq!(Config::parse("p.yaml", whole).err(), None);
-        assert!(Config::parse("p.yaml", "bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
-        assert!(
-            Config::parse("p.yaml", "bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }")
-                .is_ok()
-        );
+        assert_eq!(parse(whole).err(), None);
+        assert!(parse("bus:\n  embedded: {}\nworkflows:\n  - 'bus: a.yaml'\n").is_ok());
+        assert!(parse("bus: { embedded: {} }\nservices: { a: { url: 'http://h:1', timeout: 250ms } }").is_ok());
     }
 }

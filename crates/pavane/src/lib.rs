@@ -8,6 +8,7 @@ pub mod client;
 mod compare;
 pub mod config;
 pub mod demo;
+mod gateway;
 pub mod measure;
 pub mod participant;
 pub mod server;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pavane_bus::{Bus, Embedded, Hub};
 use pavane_core::Value;
 use pavane_core::engine::Host;
+use pavane_gateway::Gateway;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::services::Place;
 use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
@@ -55,6 +56,8 @@ pub struct Running {
     /// How it stands with the participants in processes of their own.
     pub(crate) elsewhere: Elsewhere,
     pub(crate) config: Arc<Config>,
+    /// The gateway, once it serves.
+    gateway: Arc<OnceLock<Gateway>>,
 }
 
 /// What a process has to do with others.
@@ -153,7 +156,17 @@ impl Running {
         let hub = Hub::new(bus.clone(), BTreeSet::new(), BTreeSet::new());
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (elsewhere, config) = (Elsewhere::Hub(hub.clone()), Arc::new(config));
-        let running = Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, config };
+        let running = Running {
+            engine,
+            network,
+            sqlite,
+            participants,
+            bus,
+            bus_address,
+            elsewhere,
+            gateway: Arc::default(),
+            config,
+        };
         running.engine.subscribe(&*running.bus);
         running.add(&hub, stores, remote).await?;
         running.engine.publish_to(running.bus.clone());
@@ -270,7 +283,8 @@ impl Running {
         engine.publish_to(link.clone());
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
-        Ok(Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, config })
+        let gateway = Arc::default();
+        Ok(Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, gateway, config })
     }
 
     /// The engine, and the participants as the engines they are.
@@ -359,12 +373,38 @@ impl Running {
         Ok(())
     }
 
+    /// Binds the gateway, if there is one, and serves it until [`Running::stop`].
+    ///
+    /// # Errors
+    /// What is wrong with its routes, or a port in use.
+    pub async fn serve_gateway(&self) -> Result<Option<SocketAddr>, String> {
+        if !self.config.has_gateway() {
+            return Ok(None);
+        }
+        let (gateway, listener) = crate::gateway::open(self).await?;
+        let bound = listener.local_addr().map_err(|e| e.to_string())?;
+        tokio::spawn(self.gateway.get_or_init(|| gateway).clone().serve(listener));
+        Ok(Some(bound))
+    }
+
+    /// The gateway, once it serves.
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.get()
+    }
+
     /// Stops in good order.
     pub async fn stop(&self) {
         let deadline = self.config.shutdown.unwrap_or(SHUTDOWN);
         // What waits for its turn is durable and was not sent: nothing is gained by beginning it now.
         self.network.drain();
-        futures_util::future::join_all(self.engines().iter().map(|engine| engine.shutdown(deadline))).await;
+        let gateway = async {
+            if let Some(gateway) = self.gateway() {
+                gateway.stop(deadline).await;
+            }
+        };
+        let engines = self.engines();
+        let engines = futures_util::future::join_all(engines.iter().map(|engine| engine.shutdown(deadline)));
+        tokio::join!(gateway, engines);
     }
 
     /// Resolves when a store has failed, or the hub refuses this participant, with the reason.

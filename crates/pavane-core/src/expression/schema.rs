@@ -5,6 +5,9 @@ use crate::value::Value;
 /// Violations named in one message.
 const MAX_NAMED: usize = 10;
 
+/// Violations listed one by one: more of them say nothing new.
+const MAX_LISTED: usize = 100;
+
 /// A compiled JSON Schema (2020-12 unless `$schema` says otherwise). Never fetches a reference.
 #[derive(Debug)]
 pub struct Schema(Box<jsonschema::Validator>);
@@ -49,5 +52,12 @@ impl Schema {
             })
             .collect();
         Err(Violation { message: named.join("; ") })
+    }
+
+    /// Everything that does not fit, one by one: where, as a JSON pointer, and why (the first hundred).
+    pub fn violations(&self, value: &Value) -> Vec<(String, String)> {
+        let json = value.into();
+        let named = |error: jsonschema::ValidationError<'_>| (error.instance_path().to_string(), error.to_string());
+        self.0.iter_errors(&json).take(MAX_LISTED).map(named).collect()
     }
 }

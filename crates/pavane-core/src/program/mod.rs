@@ -163,6 +163,12 @@ impl Program {
         self.nodes.iter().any(|node| matches!(node.act, Act::Fork { compete: true, .. }))
     }
 
+    /// Everything in a raw input that does not fit the schema: where, as a JSON pointer, and why. A start refuses such
+    /// an input, too; this tells all of it beforehand.
+    pub fn input_violations(&self, input: &Value) -> Vec<(String, String)> {
+        self.input.schema.as_ref().map(|schema| schema.violations(input)).unwrap_or_default()
+    }
+
     pub(crate) fn input(&self) -> &FilterCode {
         &self.input
     }

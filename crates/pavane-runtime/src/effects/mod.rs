@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use http::{Network, Traffic};
-pub use network::NetworkOptions;
+pub use network::{NetworkOptions, tls};
 use pavane_core::Value;
 use pavane_core::engine::{Call, Held, Outcome};
 use tokio::sync::Notify;

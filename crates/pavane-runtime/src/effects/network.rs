@@ -72,11 +72,7 @@ pub(super) type Pooled = Client<HttpsConnector<Connector>, Full<Bytes>>;
 /// # Errors
 /// A CA file that cannot be read.
 pub(super) fn client(options: &NetworkOptions) -> Result<Pooled, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
-    let tls = builder.with_root_certificates(roots(options)?).with_no_client_auth();
+    let tls = tls(options)?;
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -98,6 +94,18 @@ pub(super) fn client(options: &NetworkOptions) -> Result<Pooled, String> {
 fn most_in_flight(options: &NetworkOptions) -> usize {
     let own = options.services.iter().filter_map(|service| service.settings.limits.in_flight);
     own.chain([options.max_per_authority]).max().unwrap_or_default().min(options.max_calls)
+}
+
+/// How services are believed: by the machine's certificate authorities, and those of [`NetworkOptions::ca`].
+///
+/// # Errors
+/// A CA file that cannot be read.
+pub fn tls(options: &NetworkOptions) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+    Ok(builder.with_root_certificates(roots(options)?).with_no_client_auth())
 }
 
 fn roots(options: &NetworkOptions) -> Result<rustls::RootCertStore, String> {

@@ -10,7 +10,6 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
 use pavane_core::definition::Mode;
 use pavane_core::engine::lifecycle;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
@@ -48,11 +47,7 @@ pub(super) async fn start(
 ) -> Result<Response, ApiError> {
     let (Query(query), body) = (query?, body?);
     let mode = mode(query.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
-    let input = if body.iter().all(u8::is_ascii_whitespace) {
-        Data::empty_object()
-    } else {
-        Data::parse(&body).map_err(|e| ApiError::bad_request("invalid_json", format!("the input is no JSON: {e}")))?
-    };
+    let input = input(&body)?;
     let wait = prefer_wait(&headers)?;
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let id = text("pavane-instance");
@@ -80,24 +75,35 @@ pub(super) async fn start(
     Ok(applied(response, wait))
 }
 
-fn mode(word: Option<&str>) -> Result<Option<Mode>, String> {
+/// The input of a start; nothing is an empty object.
+pub(crate) fn input(body: &[u8]) -> Result<Data, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Data::empty_object());
+    }
+    Data::parse(body).map_err(|e| ApiError::bad_request("invalid_json", format!("the input is no JSON: {e}")))
+}
+
+/// A mode by its word.
+pub(crate) fn mode(word: Option<&str>) -> Result<Option<Mode>, String> {
     let known = || Mode::ALL.map(Mode::as_str).join(", ");
     word.map(|word| Mode::parse(word).ok_or_else(|| format!("`{word}` is no mode; there are {}", known()))).transpose()
 }
 
 /// The answer to a caller that waited: the output, or the error as a problem.
 fn finished(record: &WorkflowInstance) -> Result<Response, ApiError> {
+    let body = json!({ "id": record.id, "status": record.status, "output": ended(record)? });
+    Ok(applied(Json(body).into_response(), Some(Duration::ZERO)))
+}
+
+/// What an instance that has ended came to: its output, or its error as a problem.
+pub(crate) fn ended(record: &WorkflowInstance) -> Result<Value, ApiError> {
     let about = [
         ("id", json!(record.id)),
         ("instance_status", json!(record.status)),
         ("compensation", json!(record.compensation)),
     ];
     match (&record.status, &record.error) {
-        (Status::Completed, _) => {
-            let body = json!({ "id": record.id, "status": record.status, "output": record.output });
-            let response = Json(body).into_response();
-            Ok(applied(response, Some(Duration::ZERO)))
-        }
+        (Status::Completed, _) => Ok(json!(record.output)),
         (_, Some(problem)) => Err(ApiError::workflow(problem, "instance_faulted", &about)),
         _ => Err(ApiError::new(StatusCode::CONFLICT, "instance_cancelled", "the instance was cancelled")),
     }
@@ -223,20 +229,21 @@ fn lifecycle_of(entry: &JournalEntry, record: &WorkflowInstance) -> Vec<Value> {
 }
 
 /// Server-sent events: the id of each is the cursor after its step, so that `Last-Event-ID` goes on where it was.
-pub(super) async fn stream(
-    api: Shared,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let record = api.running.engine.instance(&id).await?;
-    let after =
-        headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).unwrap_or_default();
-    let follow = Follow { engine: api.running.engine.clone(), record, after, ready: Vec::new(), ended: false };
+pub(super) async fn stream(api: Shared, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let engine = api.running.engine.clone();
+    let record = engine.instance(&id).await?;
+    Ok(follow(engine, record, headers.get("last-event-id").and_then(|v| v.to_str().ok())))
+}
+
+/// The lifecycle of an instance after an event, as server-sent events until it ends.
+pub(crate) fn follow(engine: Engine, record: WorkflowInstance, after: Option<&str>) -> Response {
+    let after = after.and_then(|after| after.parse().ok()).unwrap_or_default();
+    let follow = Follow { engine, record, after, ready: Vec::new(), ended: false };
     let stream = futures_util::stream::unfold(follow, |mut follow| async move {
         let event = follow.next().await?;
-        Some((Ok(event), follow))
+        Some((Ok::<_, Infallible>(event), follow))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }
 
 struct Follow {

@@ -4,6 +4,7 @@
 use axum::http::header;
 use axum::response::IntoResponse;
 use pavane_core::policy::{BreakerState, Reason, Standing};
+use pavane_gateway::{Snapshot, UpstreamNumbers};
 use pavane_runtime::effects::Traffic;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -11,7 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::{ApiError, Shared};
 use crate::server::Running;
@@ -68,7 +69,11 @@ impl Collector for Numbers {
             None,
             gauge.metric_type(),
         )?)?;
-        self.services(&mut encoder)
+        self.services(&mut encoder)?;
+        match self.0.gateway() {
+            Some(gateway) => gateway_numbers(&gateway.numbers(), &mut encoder),
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,6 +137,56 @@ impl Numbers {
         }
         Ok(())
     }
+}
+
+/// Numbers of the gateway. Their labels are the routes and services of the configuration, and nothing that a client sends.
+fn gateway_numbers(numbers: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let gauge = ConstGauge::new(whole(numbers.connections));
+    let help = "Connections to the gateway that are open";
+    gauge.encode(encoder.encode_descriptor("pavane_gateway_connections", help, None, gauge.metric_type())?)?;
+    let counter = ConstCounter::new(numbers.unrouted);
+    let help = "Requests that no route took, or that were refused before";
+    counter.encode(encoder.encode_descriptor("pavane_gateway_unrouted", help, None, counter.metric_type())?)?;
+    let help = "Answers of the gateway, by route and first digit of the status";
+    let mut answers = encoder.encode_descriptor("pavane_gateway_answers", help, None, MetricType::Counter)?;
+    for route in &numbers.routes {
+        for (digit, count) in route.answers.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let labels = [("route", route.route.clone()), ("status", format!("{digit}xx"))];
+            ConstCounter::new(*count).encode(answers.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Time from requests to the beginning of their answers, in sum";
+    let unit = Unit::Seconds;
+    let mut times = encoder.encode_descriptor("pavane_gateway_answer_time", help, Some(&unit), MetricType::Counter)?;
+    for route in &numbers.routes {
+        ConstCounter::new(route.seconds).encode(times.encode_family(&[("route", route.route.clone())])?)?;
+    }
+    let help = "Requests whose answer has not ended, by route";
+    let mut requests = encoder.encode_descriptor("pavane_gateway_requests_in_flight", help, None, MetricType::Gauge)?;
+    for route in &numbers.routes {
+        let count = i64::try_from(route.in_flight).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(requests.encode_family(&[("route", route.route.clone())])?)?;
+    }
+    for (name, help, of) in [
+        ("pavane_gateway_urls", "URLs of a service", (|u| u.urls) as fn(&UpstreamNumbers) -> usize),
+        ("pavane_gateway_urls_well", "URLs of a service that get requests", |u| u.well),
+        ("pavane_gateway_service_requests_in_flight", "Requests of the gateway at a service", |u| u.in_flight),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for upstream in &numbers.upstreams {
+            let labels = [("service", upstream.service.clone())];
+            ConstGauge::new(whole(of(upstream))).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Requests that may be at a service at once, as learned, where load is shed";
+    let mut limits = encoder.encode_descriptor("pavane_gateway_learned_limit", help, None, MetricType::Gauge)?;
+    for upstream in &numbers.upstreams {
+        if let Some(limit) = upstream.limit {
+            ConstGauge::new(limit).encode(limits.encode_family(&[("service", upstream.service.clone())])?)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn metrics(api: Shared) -> Result<impl IntoResponse, ApiError> {

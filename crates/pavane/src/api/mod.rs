@@ -19,12 +19,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
 
 use crate::participant::Standing;
 use crate::server::{Elsewhere, Running};
-use problem::ApiError;
 
 /// Largest request body when nothing else is configured: an input is kept, journalled and cloned.
 const MAX_BODY: usize = 4 << 20;
@@ -48,7 +48,8 @@ impl Api {
 }
 
 pub(crate) use bus::TAKEN;
-pub(crate) use instances::task as task_json;
+pub(crate) use instances::{ended, follow, input, mode, task as task_json};
+pub(crate) use problem::ApiError;
 
 pub(crate) type Shared = axum::extract::State<Arc<Api>>;
 
@@ -81,6 +82,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/instances/{id}/events/stream", get(instances::stream))
         .route("/api/v1/instances/{id}/{operation}", post(instances::operate))
         .route("/api/v1/events", post(events::publish))
+        .route("/api/v1/gateway/openapi", get(gateway))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }));
     finish(routes, api, "there is nothing at this path; see /openapi.json")
 }
@@ -124,5 +126,15 @@ async fn ready(api: Shared) -> Result<&'static str, ApiError> {
             Standing::Away(why) => Err(pavane_runtime::Error::Away(why).into()),
         },
         _ => Ok("ready\n"),
+    }
+}
+
+/// The gateway's routes, for those who call them.
+async fn gateway(api: Shared) -> Result<Response, ApiError> {
+    match api.running.gateway() {
+        Some(gateway) => Ok(axum::Json(gateway.openapi()).into_response()),
+        None => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, "no_gateway", "this server has no gateway: it has no `routes`"))
+        }
     }
 }

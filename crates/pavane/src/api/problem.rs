@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// An answer that is an error.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     body: Value,
     retry_after: Option<u64>,
@@ -44,6 +44,28 @@ impl ApiError {
             body[*name] = value.clone();
         }
         ApiError { status, body, retry_after: None }
+    }
+}
+
+impl ApiError {
+    /// An input that does not fit its workflow's schema, with everything that is wrong: where, as a JSON pointer, and why.
+    pub fn input(violations: &[(String, String)]) -> ApiError {
+        let shown = |(place, why): &(String, String)| json!({ "pointer": place, "detail": why });
+        let detail = "the input does not fit the schema of the workflow";
+        let mut error = ApiError::bad_request("invalid_input", detail);
+        error.body["errors"] = violations.iter().map(shown).collect();
+        error
+    }
+}
+
+impl From<ApiError> for pavane_gateway::Problem {
+    fn from(error: ApiError) -> pavane_gateway::Problem {
+        let body = error.body.as_object().cloned().unwrap_or_default();
+        let problem = pavane_gateway::Problem::of(error.status, body);
+        match error.retry_after {
+            Some(seconds) => problem.retry_after(seconds),
+            None => problem,
+        }
     }
 }
 

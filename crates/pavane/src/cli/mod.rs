@@ -11,6 +11,7 @@ mod picture;
 mod remote;
 mod replace;
 mod run;
+mod secret;
 mod serve;
 mod show;
 
@@ -88,6 +89,8 @@ enum Command {
     Adopt(replace::Replace),
     /// Take a new store for a participant whose store was lost: instances with a part in the lost one end.
     Abandon(replace::Replace),
+    /// Make an API key, or the hash of a password, for the gateway's configuration.
+    Secret(secret::Secret),
     /// Run the five services of the demo, to try `examples/order-fulfilment` against.
     DemoServices(demo::DemoServices),
 }
@@ -180,6 +183,7 @@ impl Cli {
             Command::Redrive(command) => command.run().await,
             Command::Adopt(command) => command.run(Remedy::Adopt).await,
             Command::Abandon(command) => command.run(Remedy::Abandon).await,
+            Command::Secret(command) => command.run(),
             Command::DemoServices(command) => command.run().await,
         };
         match done {

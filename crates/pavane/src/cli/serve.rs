@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
+use crate::gateway::take_up_changes;
 use crate::server::{Running, Storage};
 
 /// Where a participant listens when nobody says where.
@@ -78,6 +79,7 @@ async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done
     let bus = addresses.bus.map(|bus| format!("; participants attach at http://{bus}")).unwrap_or_default();
     let hung_up = hung_up()?;
     println!("pavane serves at http://{} ({deployed} deployed){bus}", addresses.admin);
+    serve_gateway(&running, file.to_owned()).await?;
     until_stopped(&running, file, listen, hung_up).await
 }
 
@@ -137,6 +139,16 @@ async fn take_up(running: &Running, file: &Path, listen: Option<SocketAddr>) -> 
     Ok(told)
 }
 
+/// Serves the gateway, if there is one, says where, and has it follow its file.
+async fn serve_gateway(running: &Running, file: PathBuf) -> Result<(), Failure> {
+    let address = running.serve_gateway().await.map_err(Failure::failed)?;
+    if let (Some(address), Some(gateway)) = (address, running.gateway()) {
+        println!("its gateway serves at http://{address}");
+        tokio::spawn(take_up_changes(gateway.clone(), file));
+    }
+    Ok(())
+}
+
 impl Dev {
     pub async fn run(self) -> Done {
         let settings = self.folder.join("pavane.yaml");
@@ -154,6 +166,9 @@ impl Dev {
             self.folder.display()
         );
         let mut seen = BTreeMap::new();
+        // Routes name workflows: those are taken up first.
+        self.take_up(&running, &mut seen).await;
+        serve_gateway(&running, settings).await?;
         let watch = async {
             loop {
                 self.take_up(&running, &mut seen).await;

@@ -1,0 +1,260 @@
+//! From a request to a service and back: which URL, which headers, when again.
+//!
+//! A request is repeated only when that can do nothing twice: its connection was never made, or its method is idempotent
+//! and its body was kept. Repeats have a budget.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::auth::Caller;
+use crate::body::{Body, BodyFault, Guarded, Holding, Whole};
+use crate::exchange::{Answered, Came, Exchange};
+use crate::filter::authenticate::{CALLER, SCOPES};
+use crate::headers;
+use crate::path::Pattern;
+use crate::problem::Problem;
+use crate::replay::Replay;
+use crate::settings::TimeoutSettings;
+use crate::state::State;
+use crate::table::ServiceTarget;
+use crate::tunnel;
+use crate::upstream::{Common, Endpoint, InFlight};
+
+/// How a body, or a WebSocket, may stand still when nothing else is set.
+pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long a body that is read whole may take when nothing else is set.
+pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
+    let Exchange { request, whole, state, id, came, upgrade, caller, .. } = exchange;
+    let (mut parts, body) = request.into_parts();
+    let deadline = Instant::now() + target.timeout;
+    let path = path_for(&parts, target.strip.as_ref())?;
+    prepare(&mut parts.headers, &came, upgrade.is_some());
+    parts.headers.insert(headers::REQUEST_ID, id);
+    if let Some(caller) = caller {
+        tell(&mut parts.headers, &caller);
+    }
+    let idempotent = parts.method.is_idempotent();
+    let within = state.settings.timeouts.body.unwrap_or(WHOLE);
+    let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
+    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client: came.client };
+    let (response, in_flight) = sending.send().await?;
+    respond(response, in_flight, upgrade, &came, &sending.state.settings.timeouts)
+}
+
+/// Path and query as the service gets them.
+fn path_for(parts: &Parts, strip: Option<&Pattern>) -> Result<String, Problem> {
+    let path = parts.uri.path();
+    let stripped = match strip.map(ToString::to_string) {
+        Some(prefix) if path == prefix => "/",
+        Some(prefix) => path.strip_prefix(&prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path),
+        None => path,
+    };
+    Ok(match parts.uri.query() {
+        Some(query) => format!("{stripped}?{query}"),
+        None => stripped.to_owned(),
+    })
+}
+
+/// Headers as the service gets them. Framing, host and version are those of the new hop.
+fn prepare(map: &mut HeaderMap, came: &Came, upgrade: bool) {
+    headers::end_hop(map);
+    headers::remove_reserved(map);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
+        map.remove(name);
+    }
+    headers::forward(map, &headers::Came { peer: came.peer, host: &came.host, tls: came.tls, trusted: came.trusted });
+    if upgrade {
+        map.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+        map.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    }
+}
+
+/// Tells the service who asks.
+fn tell(map: &mut HeaderMap, caller: &Caller) {
+    for (name, value) in [(CALLER, caller.name.clone()), (SCOPES, caller.scopes.join(" "))] {
+        if let Ok(value) = header::HeaderValue::try_from(value) {
+            map.insert(name, value);
+        }
+    }
+}
+
+/// A request on its way to a service.
+struct Sending<'a> {
+    state: Arc<State>,
+    target: &'a ServiceTarget,
+    parts: Parts,
+    path: String,
+    body: Replay,
+    whole: Whole,
+    idempotent: bool,
+    deadline: Instant,
+    client: std::net::IpAddr,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Answered(Response<Incoming>),
+    /// Nothing was sent.
+    NotSent(String),
+    /// Something may have happened.
+    Lost(String),
+    Late,
+    /// It was the client's own body.
+    Body(BodyFault),
+}
+
+impl Sending<'_> {
+    async fn send(&self) -> Result<(Response<Incoming>, InFlight), Problem> {
+        let upstream = &self.target.upstream;
+        let common = Common { client: self.client, path: &self.path, headers: &self.parts.headers };
+        upstream.budget.deposit();
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        loop {
+            let Some((endpoint, in_flight)) = upstream.pick(&common, &tried) else {
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_url").retry_after(1));
+            };
+            let attempt = self.attempt(&endpoint).await;
+            let repeat = match &attempt {
+                Attempt::Answered(response) => {
+                    let fine = !temporary(response.status());
+                    endpoint.record(fine);
+                    !fine && self.idempotent
+                }
+                Attempt::NotSent(_) => {
+                    endpoint.record(false);
+                    true
+                }
+                Attempt::Lost(_) => {
+                    endpoint.record(false);
+                    self.idempotent
+                }
+                Attempt::Late => {
+                    endpoint.record(false);
+                    false
+                }
+                Attempt::Body(_) => false,
+            };
+            let attempts = tried.len();
+            tried.push(endpoint);
+            if repeat
+                && attempts < upstream.settings.retries.attempts as usize
+                && self.body.again()
+                && upstream.budget.withdraw()
+            {
+                continue;
+            }
+            return match attempt {
+                Attempt::Answered(response) => Ok((response, in_flight)),
+                Attempt::NotSent(why) | Attempt::Lost(why) => {
+                    tracing::warn!(service = upstream.name, why, "a service cannot be reached");
+                    Err(Problem::new(StatusCode::BAD_GATEWAY, "service_unreachable"))
+                }
+                Attempt::Late => Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "service_timeout")),
+                Attempt::Body(fault) => Err(refused(fault)),
+            };
+        }
+    }
+
+    async fn attempt(&self, endpoint: &Endpoint) -> Attempt {
+        let uri = match endpoint.uri(&self.path) {
+            Ok(uri) => uri,
+            Err(why) => return Attempt::NotSent(why.to_string()),
+        };
+        let mut request = Request::new(self.body.copy());
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = self.parts.headers.clone();
+        let websocket = self.parts.headers.contains_key(header::UPGRADE);
+        let clients = &self.state.clients;
+        let client = if websocket { clients.websocket() } else { clients.of(self.target.upstream.settings.protocol) };
+        match tokio::time::timeout_at(self.deadline, client.request(request)).await {
+            Ok(Ok(response)) => Attempt::Answered(response),
+            Ok(Err(error)) => match BodyFault::behind(&error) {
+                Some(fault) => Attempt::Body(fault),
+                None if error.is_connect() => Attempt::NotSent(chain(&error)),
+                None => Attempt::Lost(chain(&error)),
+            },
+            // Of a client that is still sending, the service cannot be blamed.
+            Err(_) if self.whole.since().is_none() => Attempt::Body(BodyFault::Stalled),
+            Err(_) => Attempt::Late,
+        }
+    }
+}
+
+/// Answers that a service gives while it cannot do its work.
+fn temporary(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// What the client gets of a service's answer.
+fn respond(
+    response: Response<Incoming>,
+    in_flight: InFlight,
+    upgrade: Option<OnUpgrade>,
+    came: &Came,
+    timeouts: &TimeoutSettings,
+) -> Result<Answered, Problem> {
+    let idle = timeouts.idle.unwrap_or(IDLE);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (Some(client), true) = (upgrade, headers::wants_websocket(response.headers())) else {
+            return Err(Problem::new(StatusCode::BAD_GATEWAY, "unexpected_upgrade"));
+        };
+        let mut response = response;
+        let service = hyper::upgrade::on(&mut response);
+        tunnel::join(client, service, idle, (in_flight, came.slot.clone()));
+        let (mut parts, _) = response.into_parts();
+        headers::end_hop(&mut parts.headers);
+        parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+        parts.version = Version::HTTP_11;
+        return Ok(Response::from_parts(parts, crate::body::empty()));
+    }
+    let (mut parts, body) = response.into_parts();
+    headers::end_hop(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    let body = Body::new(body.map_err(Into::into));
+    let body = Body::new(Guarded::new(body, u64::MAX, idle));
+    Ok(Response::from_parts(parts, Body::new(Holding::new(body, in_flight))))
+}
+
+/// The problem of a body that could not be read.
+pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
+    match BodyFault::behind(error) {
+        Some(fault) => refused(fault),
+        None => Problem::new(StatusCode::BAD_REQUEST, "unreadable_body").detail("the body broke off"),
+    }
+}
+
+/// The problem of a body that did what it may not.
+pub(crate) fn refused(fault: BodyFault) -> Problem {
+    match fault {
+        BodyFault::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        BodyFault::Stalled => Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+        BodyFault::BrokenOff => Problem::new(StatusCode::BAD_REQUEST, "unreadable_body"),
+    }
+    .detail(fault.to_string())
+    // What is left of the body is not read: the connection cannot be used again.
+    .header(header::CONNECTION, header::HeaderValue::from_static("close"))
+}
+
+/// An error with its reasons.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        text.push_str(": ");
+        text.push_str(&reason.to_string());
+        source = reason.source();
+    }
+    text
+}

@@ -1,0 +1,166 @@
+//! The gateway within a process: its port to the engine, its part of the configuration, and taking up changes of the file.
+//!
+//! Starting, waiting and telling errors are the HTTP API's own (`api/instances.rs`); here they are put behind the port.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http_body_util::BodyExt;
+use pavane_core::record::{Status, WorkflowInstance};
+use pavane_gateway::{Answer, Body, Gateway, Outcome, Problem, Setup, Start, WorkflowName, Workflows};
+use pavane_runtime::{Engine, StartRequest, effects};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::api::{self, ApiError};
+use crate::config::Config;
+use crate::server::Running;
+
+/// How often the configuration is looked at for changes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The gateway's part of a configuration.
+pub(crate) fn setup(config: &Config) -> Setup {
+    let urls = |s: &pavane_runtime::services::ServiceSettings| s.url.iter().chain(&s.urls).cloned().collect();
+    Setup {
+        settings: config.gateway.clone(),
+        routes: config.routes.clone(),
+        services: config.services.iter().map(|(name, settings)| (name.clone(), urls(settings))).collect(),
+    }
+}
+
+/// What is wrong with the gateway's part of a configuration, a line each, before anything is started.
+///
+/// # Errors
+/// That.
+pub(crate) fn check(name: &str, config: &Config) -> Result<(), Vec<String>> {
+    setup(config).check().map_err(|faults| in_file(name, &faults))
+}
+
+fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
+    let place = |fault: &pavane_gateway::Fault| if fault.line > 0 { ":" } else { ": " };
+    faults.iter().map(|fault| format!("{name}{}{fault}", place(fault))).collect()
+}
+
+/// Builds the gateway of a process over its engine, and binds its listener.
+///
+/// # Errors
+/// What is wrong with the routes, a line each; a port in use.
+pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
+    let tls = effects::tls(running.network.options())?;
+    let port = Arc::new(Port(running.engine.clone()));
+    let gateway = Gateway::new(setup(&running.config), port, tls);
+    let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
+    let address = running.config.listen.gateway_address();
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        format!("{address} cannot be listened on: {e}; set `listen.gateway` to another address, or end the process that uses it")
+    })?;
+    Ok((gateway, listener))
+}
+
+/// Looks for changes of the configuration's file, and gives the gateway the new routes. A file that is wrong changes
+/// nothing and is told. What else is in the file stays as it was at the start.
+pub(crate) async fn take_up_changes(gateway: Gateway, file: PathBuf) {
+    let changed = |file: &PathBuf| file.metadata().and_then(|m| m.modified()).ok();
+    let mut seen: Option<SystemTime> = changed(&file);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = changed(&file);
+        if now.is_none() || now == seen {
+            continue;
+        }
+        seen = now;
+        let path = file.clone();
+        let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
+        let name = file.display().to_string();
+        let taken = match read {
+            Ok(Ok(config)) => gateway.replace(setup(&config)).map_err(|faults| in_file(&name, &faults)),
+            Ok(Err(problems)) => Err(problems),
+            Err(error) => Err(vec![error.to_string()]),
+        };
+        match taken {
+            Ok(()) => eprintln!("{name}: the gateway's routes were taken up"),
+            Err(problems) => eprintln!("{}\n{name}: the gateway goes on as it was", problems.join("\n")),
+        }
+    }
+}
+
+/// The engine, as the gateway needs it.
+struct Port(Engine);
+
+impl Workflows for Port {
+    fn start(&self, start: Start) -> Answer<'_, Outcome> {
+        Box::pin(async move { Ok(self.begin(start).await?) })
+    }
+
+    fn status<'a>(&'a self, workflow: &WorkflowName, id: &str, wait: Option<Duration>) -> Answer<'a, Outcome> {
+        let (workflow, id) = (workflow.clone(), id.to_owned());
+        Box::pin(async move {
+            let record = self.instance(&workflow, &id).await?;
+            let record = match wait {
+                Some(wait) if !record.status.is_terminal() => self.0.wait(&id, wait).await.map_err(ApiError::from)?,
+                _ => record,
+            };
+            Ok(outcome(&record))
+        })
+    }
+
+    fn events<'a>(&'a self, workflow: &WorkflowName, id: &str, after: Option<String>) -> Answer<'a, Body> {
+        let (workflow, id) = (workflow.clone(), id.to_owned());
+        Box::pin(async move {
+            let record = self.instance(&workflow, &id).await?;
+            let stream = api::follow(self.0.clone(), record, after.as_deref());
+            Ok(Body::new(stream.into_body().map_err(Into::into)))
+        })
+    }
+
+    fn input_schema(&self, workflow: &WorkflowName) -> Result<Option<Value>, String> {
+        let mode = api::mode(workflow.mode.as_deref())?;
+        let program = self.0.program(&workflow.namespace, &workflow.name, workflow.version.as_deref(), mode);
+        let program = program.map_err(|error| error.to_string())?;
+        let source: Value = program.source().into();
+        Ok(source.pointer("/input/schema/document").cloned())
+    }
+}
+
+impl Port {
+    async fn begin(&self, start: Start) -> Result<Outcome, ApiError> {
+        let Start { workflow, input, key, wait } = start;
+        let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
+        let input = api::input(&input)?;
+        let WorkflowName { namespace, name, version, .. } = workflow;
+        let program = self.0.program(&namespace, &name, version.as_deref(), mode)?;
+        let violations = program.input_violations(&input);
+        if !violations.is_empty() {
+            return Err(ApiError::input(&violations));
+        }
+        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None };
+        let started = self.0.start(request).await?;
+        let Some(wait) = wait else {
+            return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });
+        };
+        Ok(outcome(&self.0.wait(&started.id, wait).await?))
+    }
+
+    /// An instance, if it is one of the workflow.
+    async fn instance(&self, workflow: &WorkflowName, id: &str) -> Result<WorkflowInstance, Problem> {
+        let unknown = || ApiError::from(pavane_runtime::Error::UnknownInstance(id.to_owned()));
+        let record = self.0.instance(id).await.map_err(ApiError::from)?;
+        match record.namespace == workflow.namespace && record.name == workflow.name {
+            true => Ok(record),
+            false => Err(unknown().into()),
+        }
+    }
+}
+
+fn outcome(record: &WorkflowInstance) -> Outcome {
+    let (id, status) = (record.id.clone(), record.status.as_str().to_owned());
+    if !record.status.is_terminal() {
+        return Outcome::Running { id, status };
+    }
+    match api::ended(record) {
+        Ok(output) => Outcome::Completed { id, output: output.to_string().into() },
+        Err(error) => Outcome::Failed { id, status, problem: error.into() },
+    }
+}
