@@ -188,7 +188,7 @@ async fn a_file_that_a_participant_had_to_itself_is_told_with_a_remedy() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let told = errors(&output);
     assert!(told.contains("pavane-payment.db holds what the participant of `payment` did"), "{told}");
-    assert!(told.contains("then move") && told.contains("store.sqlite.path"), "{told}");
+    assert!(told.contains("then move") && told.contains("participant: remote"), "{told}");
     std::fs::remove_file(&former).unwrap();
     let served = Served::start(&config).await;
     assert_eq!(served.ask("GET", "/readyz", &[], "").await.status, 200);
