@@ -258,10 +258,12 @@ impl Run {
             // A receiver that was away is asked with one message whether it is back.
             let at_once = if lane.away > 0 { 1 } else { AT_ONCE };
             while lane.in_flight < at_once
-                && let Some(waiting) = lane.waiting.pop_front()
+                && let Some(mut waiting) = lane.waiting.pop_front()
             {
                 lane.in_flight += 1;
-                let handing = self.bus.publish(waiting.message.clone());
+                // Handed over whole, so that its receiver need not copy it. Should it come back, the envelope is enough.
+                let content = waiting.message.content.take();
+                let handing = self.bus.publish(Outgoing { content, ..waiting.message.clone() });
                 self.publishing.spawn(async move { Returned { waiting, result: handing.await } });
             }
         }

@@ -17,7 +17,7 @@ mod stuck;
 
 pub use alone::Recognized;
 pub use engine::*;
-pub use observer::{Copied, Source, Unread};
+pub use observer::{Copied, Reading, Source, Unread};
 pub use records::Cursor;
 pub(crate) use records::replay;
 pub use stuck::{Missing, Progress, STUCK_AFTER, Standing};

@@ -23,6 +23,9 @@ use crate::time::Timestamp;
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v1";
 
+/// About how long the attributes of an envelope are.
+const ATTRIBUTES: usize = 1_024;
+
 /// A message from one location of an instance to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +139,16 @@ pub(super) enum Body {
     Undone,
 }
 
+impl Body {
+    /// What there is to do, without the token that the state has by then.
+    pub fn unladen(&self) -> Body {
+        match self {
+            Body::Token { t, errand, .. } => Body::Token { t: *t, token: Box::default(), errand: errand.clone() },
+            body => body.clone(),
+        }
+    }
+}
+
 /// Why a token comes to a location.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -209,8 +222,10 @@ impl Message {
             pvnkind: self.kind(),
             data: self,
         };
+        let mut text = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
         // Plain data: writing it to memory cannot fail.
-        serde_json::to_string(&envelope).unwrap_or_default()
+        let written = serde_json::to_writer(&mut text, &envelope);
+        written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
     }
 
     /// Reads a message from a CloudEvent in the JSON format.

@@ -42,6 +42,9 @@ use crate::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowIns
 use crate::time::Timestamp;
 use crate::value::Value;
 
+/// About how long the events of a step are, written.
+const EVENTS: usize = 2_048;
+
 /// Everything one input led to: to be made durable together, before any effect is performed.
 #[derive(Debug)]
 pub struct Step {
@@ -130,8 +133,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         service_task_id: cause.run.map(|run| format!("{id}:{run}")),
         correlation_id: state.correlation_id().to_owned(),
         causation_id: cause.causation,
-        // Events are plain data: writing them to memory cannot fail.
-        payload: serde_json::to_string(&events).unwrap_or_default(),
+        payload: written(&events),
     };
     let subscriptions = match (before.status, state.ended.is_some()) {
         _ if !host.here.is_engine() => None,
@@ -142,6 +144,19 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
     };
     let instance = (before != after).then(|| state.record(program));
     Ok(Step { entry, events, instance, tasks, subscriptions, publish, send })
+}
+
+/// Events as JSON.
+fn written(events: &[Event]) -> String {
+    // What came is written already, and is most of it.
+    let came = events.iter().filter_map(|event| match event {
+        Event::Arrived { message, .. } => message.text().map(str::len),
+        _ => None,
+    });
+    let mut text = Vec::with_capacity(came.sum::<usize>() + EVENTS);
+    // Events are plain data: writing them to memory cannot fail.
+    let written = serde_json::to_writer(&mut text, events);
+    written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
 }
 
 impl Step {

@@ -106,7 +106,7 @@ impl Machine<'_> {
         };
         let parks =
             matches!(message.body, Body::Token { .. } | Body::Report { .. } | Body::Side { .. } | Body::Dropped { .. });
-        let (body, redelivered) = (message.body.clone(), message.redelivered);
+        let (body, redelivered) = (message.body.unladen(), message.redelivered);
         let parked = self.state.suspended.is_some() && parks;
         self.emit(Event::Arrived { message: Box::new(message), parked });
         if parked {
@@ -276,7 +276,7 @@ impl Machine<'_> {
         if let Body::Token { token, .. } = &mut message.body {
             token.extend_deadlines(paused);
         }
-        let (body, redelivered) = (message.body.clone(), message.redelivered);
+        let (body, redelivered) = (message.body.unladen(), message.redelivered);
         self.emit(Event::Admitted { message: Box::new(message) });
         self.arrive(body, redelivered);
     }

@@ -4,8 +4,8 @@
 use super::*;
 
 /// How long a step waits. A call that takes longer is worth a commit of its own: its sender gets its message
-/// acknowledged, and a crash repeats less.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// acknowledged, and a crash repeats less. Where many calls queue for few connections, most take some ten milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A step that is decided and in no batch yet.
 pub(super) struct Waiting {

@@ -9,8 +9,9 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::{Certainty, Outcome};
 use pavane_core::problem::Kind;
 use pavane_core::record::ServiceTask;
+use pavane_runtime::{Copied, Reading, Source, Unread};
 use pavane_runtime::{Engine, Operation, Options, StartRequest};
-use pavane_store::{Memory, Outgoing, Query, Store};
+use pavane_store::{Memory, Outgoing, Query, Sqlite, Store};
 use tokio::sync::mpsc;
 
 use crate::support::*;
@@ -185,4 +186,132 @@ async fn a_call_that_may_have_been_made_before_is_never_taken_for_one_that_was_n
         let journal = stores[1].journal(&id, 0, 9).unwrap();
         assert!(journal[0].payload.contains(trace), "{journal:?}");
     }
+}
+
+/// A bus that hands every message over twice, as its sender made it.
+#[derive(Clone, Debug, Default)]
+struct Twice(Embedded);
+
+impl Bus for Twice {
+    fn publish(&self, message: Outgoing) -> Handing {
+        let bus = self.0.clone();
+        Box::pin(async move {
+            bus.publish(message.clone()).await?;
+            bus.publish(message).await
+        })
+    }
+    fn subscribe(&self, participant: &str, consumer: Arc<dyn Consumer>) {
+        self.0.subscribe(participant, consumer);
+    }
+    fn unsubscribe(&self, participant: &str) {
+        self.0.unsubscribe(participant);
+    }
+}
+
+/// The home and the participants of a process, in one file.
+async fn under_one_roof(
+    file: &Arc<Sqlite>,
+    bus: &(impl Bus + Clone + 'static),
+) -> (Engine, mpsc::UnboundedReceiver<Made>) {
+    let (script, made) = script();
+    let services = ["s", "u"].map(str::to_owned).into();
+    let home = open_with(Options { services, ..Options::default() }, &Gate::new(file.clone()), script).await;
+    for name in ["s", "u"] {
+        let participant = home.participant(name, Arc::new(file.location(name).unwrap())).await.unwrap();
+        participant.subscribe(bus);
+        participant.publish_to(Arc::new(bus.clone()));
+        home.observe(name, Arc::new(participant));
+    }
+    home.subscribe(bus);
+    home.publish_to(Arc::new(bus.clone()));
+    (home, made)
+}
+
+#[tokio::test]
+async fn what_is_in_one_file_is_done_once_and_read_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("engine.db");
+    let file = Arc::new(Sqlite::open(&path, Duration::ZERO).unwrap());
+    let (home, mut made) = under_one_roof(&file, &Twice::default()).await;
+    deploy(&home, "two", TWO).await;
+    let choreographed = StartRequest { mode: Some(Mode::Choreography), ..request("two") };
+    let ids = [home.start(choreographed.clone()).await.unwrap().id, home.start(choreographed).await.unwrap().id];
+    for _ in 0..4 {
+        made.recv().await.unwrap().succeed();
+    }
+    for id in &ids {
+        assert_eq!(end(&home, id).await, "completed");
+        let tasks: Vec<_> = home.tasks(id).await.unwrap().into_iter().map(|task| task.name).collect();
+        assert_eq!(tasks, ["a", "b"]);
+        // A start, a hop each, the end. Every step can be read.
+        let journal = home.journal(id, &Default::default(), Duration::ZERO).await.unwrap();
+        let kinds: Vec<_> = journal.iter().map(|(entry, _)| entry.event_type.as_str()).collect();
+        assert_eq!(kinds, ["started", "message.received", "message.received", "message.received"]);
+        for (entry, _) in &journal {
+            assert!(pavane_core::Value::parse(entry.payload.as_bytes()).is_ok(), "{}", entry.payload);
+        }
+    }
+    assert!(made.try_recv().is_err(), "no call is made twice");
+    // Nothing is on its way any more.
+    for store in [&*file, &file.location("s").unwrap(), &file.location("u").unwrap()] {
+        assert_eq!(store.outgoing(0, 9).unwrap(), []);
+    }
+    // The record of participants is not copied.
+    assert_eq!((file.history(0, 0, 99).unwrap().steps.0.len(), file.tasks(&ids[0]).unwrap().len()), (4, 0));
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_did_is_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("engine.db");
+    let file = Arc::new(Sqlite::open(&path, Duration::ZERO).unwrap());
+    let (home, mut made) = under_one_roof(&file, &Embedded::default()).await;
+    deploy(&home, "two", TWO).await;
+    let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap().id;
+    made.recv().await.unwrap().succeed();
+    // The second call is on the disk and has no answer.
+    let second = made.recv().await.unwrap().call.key;
+    until("it is written", || !file.location("u").unwrap().journal(&id, 0, 9).unwrap().is_empty()).await;
+    let (home, mut made) = under_one_roof(&file, &Embedded::default()).await;
+    let again = made.recv().await.unwrap();
+    assert_eq!(again.call.key, second);
+    again.succeed();
+    assert_eq!(end(&home, &id).await, "completed");
+}
+
+/// A participant of another process: nobody here has its store.
+#[derive(Debug)]
+struct Elsewhere(Engine);
+
+impl Source for Elsewhere {
+    fn history(&self, steps_after: u64, tasks_after: u64, limit: usize) -> Reading<Result<Copied, Unread>> {
+        Source::history(&self.0, steps_after, tasks_after, limit)
+    }
+    fn moved(&self) -> Reading<()> {
+        Source::moved(&self.0)
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_in_another_process_is_copied_for_those_who_ask() {
+    let (script, mut made) = script();
+    let stores = [(); 2].map(|()| Gate::new(Arc::new(Memory::new())));
+    let options = Options { services: ["s".to_owned()].into(), ..Options::default() };
+    let home = open_with(options, &stores[0], script).await;
+    let bus = Embedded::default();
+    let participant = home.participant("s", stores[1].clone()).await.unwrap();
+    for engine in [&home, &participant] {
+        engine.subscribe(&bus);
+        engine.publish_to(Arc::new(bus.clone()));
+    }
+    home.observe("s", Arc::new(Elsewhere(participant)));
+    deploy(&home, "one", CALL).await;
+    let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("one") }).await.unwrap().id;
+    made.recv().await.unwrap().succeed();
+    assert_eq!(end(&home, &id).await, "completed");
+    let tasks: Vec<_> = home.tasks(&id).await.unwrap().into_iter().map(|task| task.name).collect();
+    assert_eq!(tasks, ["a"]);
+    assert_eq!(home.journal(&id, &Default::default(), Duration::ZERO).await.unwrap().len(), 3);
+    // It is in the home's own store now.
+    assert_eq!(stores[0].tasks(&id).unwrap().len(), 1);
 }

@@ -21,7 +21,7 @@ pub const HEADER: &str = "\
 pub const LEGEND: &str = "
 raw: four HTTP calls in sequence by a hand-written pooled hyper client, nothing durable
 orchestrated: the same calls by the engine, each result on disk (fsync) before the next call
-choreographed: the same calls by a participant for each service, each with a store of its own, as durable
+choreographed: the same calls by a participant for each service, each with a store of its own in one file, as durable
 offered: 200 orders/s whatever becomes of them; times from the moment an order was due
 offered+: the same beside 1,000 executions that wait in the engine";
 

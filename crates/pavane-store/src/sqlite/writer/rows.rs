@@ -308,7 +308,7 @@ impl<'c> Rows<'c> {
     /// payload is kept without it.
     fn take<'e>(&mut self, entry: &'e JournalEntry, taken: Option<&Taken>) -> rusqlite::Result<Option<Apart<'e>>> {
         let Some(Taken { from, position, data }) = taken else { return Ok(None) };
-        let Some((payload, rest)) = entry.payload.split_once(&**data) else { return Ok(None) };
+        let Some((payload, rest)) = around(&entry.payload, data) else { return Ok(None) };
         // The file's own location has no name in it. That it is meant, and that it is not another process's of the same
         // name, the text tells: no two messages are alike.
         let sender = self.named(from)?.unwrap_or(Place::OWN);
@@ -426,6 +426,16 @@ fn write_entry(
         tail,
     ])?;
     Ok(weight(payload) + tail.map_or(0, weight))
+}
+
+/// What stands before and after a part of a text. It is found by its beginning: a search for all of a long part prepares
+/// itself for longer than it takes to compare it once.
+fn around<'t>(text: &'t str, part: &str) -> Option<(&'t str, &'t str)> {
+    const BEGINNING: usize = 64;
+    let end = (0..=part.len().min(BEGINNING)).rev().find(|end| part.is_char_boundary(*end))?;
+    let at = text.find(part.get(..end)?)?;
+    let rest = text.get(at..)?.strip_prefix(part)?;
+    Some((text.get(..at)?, rest))
 }
 
 /// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
