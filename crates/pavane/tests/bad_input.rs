@@ -179,6 +179,22 @@ async fn a_damaged_store_is_told() {
 }
 
 #[tokio::test]
+async fn a_file_that_a_participant_had_to_itself_is_told_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "services: { payment: { url: 'http://127.0.0.1:9' } }\n");
+    let former = folder.path().join("pavane-payment.db");
+    std::fs::write(&former, "").unwrap();
+    let output = pavane(&["serve", "-c", config.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let told = errors(&output);
+    assert!(told.contains("pavane-payment.db holds what the participant of `payment` did"), "{told}");
+    assert!(told.contains("then move") && told.contains("store.sqlite.path"), "{told}");
+    std::fs::remove_file(&former).unwrap();
+    let served = Served::start(&config).await;
+    assert_eq!(served.ask("GET", "/readyz", &[], "").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_told_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
