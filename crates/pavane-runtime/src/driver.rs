@@ -23,10 +23,10 @@ use pavane_core::program::Program;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
 use pavane_store::{Commit, Due, Outgoing, Store, Taken};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::effects::{Context, Performed};
+use crate::effects::{Context, Performed, Release};
 use crate::{Engine, Error, Started, now, replay};
 
 /// Batches handed to the store and not back yet: one is written while the next is filled.
@@ -159,8 +159,8 @@ type Refused = (Rejected, Option<Box<Step>>);
 
 /// An effect that was begun.
 enum Begun {
-    /// A call, and how it is withdrawn.
-    Call(Arc<Notify>),
+    /// A call, and how it is taken back.
+    Call(Arc<Release>),
     /// A sub-workflow; its id when somebody waits for its end.
     Child(Option<String>),
 }
@@ -516,7 +516,29 @@ impl Driver {
                 return;
             }
             self.timers.remove(&(at, id.clone()));
+            self.take_back_late(&id, now);
             self.step(&id, Command::Tick, None);
+        }
+    }
+
+    /// Ends the calls of an instance whose deadline has come before they were sent, before the instance hears of its
+    /// deadline and must take it that they may have happened.
+    fn take_back_late(&mut self, id: &str, now: Timestamp) {
+        let Some(active) = self.active.get_mut(id) else { return };
+        let mut late = Vec::new();
+        for effect in active.state.outstanding() {
+            let Effect::Call(call) = effect else { continue };
+            let in_time = call.deadline.is_none_or(|deadline| deadline > now);
+            let Some(Begun::Call(release)) = active.in_flight.get(&call.id).filter(|_| !in_time) else { continue };
+            if release.withdraw() {
+                active.in_flight.remove(&call.id);
+                let problem = Kind::Timeout.problem("the call was not sent: its deadline came before its turn");
+                let outcome = Outcome::Failure { problem, certainty: Certainty::NotSent };
+                late.push((call.id, active.corrected(call.id, outcome)));
+            }
+        }
+        for (call, outcome) in late {
+            self.outcome(id, Command::Outcome { call, outcome, held: None });
         }
     }
 
@@ -654,13 +676,13 @@ impl Driver {
                 Effect::Call(_) => Begun::Call(Arc::default()),
                 Effect::StartChild { child, .. } => Begun::Child(child.wait.then(|| child.id.clone())),
             };
-            let withdrawn = if let Begun::Call(withdrawn) = &begun { withdrawn.clone() } else { Arc::default() };
+            let release = if let Begun::Call(release) = &begun { release.clone() } else { Arc::default() };
             active.in_flight.insert(call, begun);
-            begin.push((effect, withdrawn));
+            begin.push((effect, release));
         }
         for call in active.state.unwanted() {
-            if let Some(Begun::Call(withdrawn)) = active.in_flight.get(&call) {
-                withdrawn.notify_one();
+            if let Some(Begun::Call(release)) = active.in_flight.get(&call) {
+                release.withdraw();
             }
         }
         let correlation = active.state.correlation_id().to_owned();
@@ -669,12 +691,12 @@ impl Driver {
                 Begun::Child(Some(child)) => self.cancel(child),
                 Begun::Child(None) => {}
                 // What has been given up, and perhaps undone, must not be sent after that.
-                Begun::Call(withdrawn) => withdrawn.notify_one(),
+                Begun::Call(release) => drop(release.withdraw()),
             }
         }
-        for (effect, withdrawn) in begin {
+        for (effect, release) in begin {
             match effect {
-                Effect::Call(call) => self.call(Context { instance: id.to_owned(), withdrawn }, call),
+                Effect::Call(call) => self.call(Context { instance: id.to_owned(), release }, call),
                 Effect::StartChild { call, child } => self.start_child(id, call, child, correlation.clone()),
             }
         }

@@ -225,11 +225,17 @@ impl Network {
         };
         let turn = tokio::select! {
             biased;
-            turn = turn => turn,
-            () = context.withdrawn.notified() => {
-                let why = format!("the call of {} was not sent: nobody waits for its answer any more", call.reference);
-                Err(Kind::Communication.problem(why).into())
-            }
+            turn = turn => Some(turn),
+            () = context.release.withdrawn() => None,
+        };
+        let unwanted = || {
+            let why = format!("the call of {} was not sent: nobody waits for its answer any more", call.reference);
+            Unsent::from(Kind::Communication.problem(why))
+        };
+        let turn = match turn {
+            Some(Ok(turn)) if context.release.send() => Ok(turn),
+            Some(Err(unsent)) => Err(unsent),
+            Some(Ok(_)) | None => Err(unwanted()),
         };
         let (request, known, turn) = match turn {
             Ok(turn) => turn,

@@ -8,7 +8,7 @@ mod secrets;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use http::{Network, Traffic};
 pub use network::{NetworkOptions, tls};
@@ -24,8 +24,36 @@ pub type Performing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct Context {
     /// Instance id, for `Pavane-Instance` and `traceparent`.
     pub instance: String,
-    /// Notified when nobody wants the call made any more: one that has not been sent is not sent.
-    pub withdrawn: Arc<Notify>,
+    /// To be asked before the call is sent.
+    pub release: Arc<Release>,
+}
+
+/// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has
+/// not been sent knows that nothing happened.
+#[derive(Debug, Default)]
+pub struct Release {
+    /// Whether it was sent, once that is decided.
+    sent: OnceLock<bool>,
+    withdrawn: Notify,
+}
+
+impl Release {
+    /// Whether the call may be sent; from then on it cannot be taken back.
+    pub fn send(&self) -> bool {
+        *self.sent.get_or_init(|| true)
+    }
+
+    /// Takes the call back; false when it was sent before.
+    pub fn withdraw(&self) -> bool {
+        let sent = *self.sent.get_or_init(|| false);
+        self.withdrawn.notify_one();
+        !sent
+    }
+
+    /// Resolves when it is taken back, for one who waits.
+    pub async fn withdrawn(&self) {
+        self.withdrawn.notified().await;
+    }
 }
 
 /// What came of a call.
@@ -46,7 +74,8 @@ impl From<Outcome> for Performed {
 /// The outside world, as the driver sees it.
 pub trait Effects: Send + Sync + std::fmt::Debug {
     /// Makes a call and maps whatever happens to an outcome. Never fails otherwise. Ends by the call's deadline. Nothing
-    /// when it was not sent because the process stops: the next one makes it.
+    /// when it was not sent because the process stops: the next one makes it. It is sent only if its
+    /// [`Release`] allows it.
     fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>>;
 
     /// Fetches a JSON or YAML document (schemas, at deploy time).

@@ -13,9 +13,11 @@ mod support;
 
 use std::time::Duration;
 
-use pavane_core::engine::Outcome;
+use pavane_core::Value;
+use pavane_core::engine::{Call, Outcome};
 use pavane_core::record::Status;
-use pavane_runtime::{Error, Operation, Options};
+use pavane_runtime::effects::{Context, Effects, Performed, Performing};
+use pavane_runtime::{Engine, Error, Operation, Options};
 use pavane_store::Store;
 use support::*;
 
@@ -190,13 +192,50 @@ async fn a_call_that_nobody_wants_any_more_is_withdrawn() {
     assert_eq!(end(&engine, &late).await, "faulted");
     let id = start(&engine, "caller").await;
     let wanted = calls.recv().await.unwrap();
-    let withdrawn = async |made: &Made| tokio::time::timeout(PATIENCE, made.context.withdrawn.notified()).await.is_ok();
+    let withdrawn = async |made: &Made| tokio::time::timeout(PATIENCE, made.context.release.withdrawn()).await.is_ok();
     assert!(withdrawn(&given_up).await, "its deadline came first");
     engine.operate(&id, Operation::Cancel).await.unwrap();
     assert!(withdrawn(&wanted).await, "its instance is cancelled");
     let problem = pavane_core::problem::Kind::Communication.problem("not sent");
     wanted.answer(Outcome::Failure { problem, certainty: pavane_core::engine::Certainty::NotSent });
     assert_eq!(end(&engine, &id).await, "cancelled");
+}
+
+/// Calls that never get their turn.
+#[derive(Debug)]
+struct Queue;
+
+impl Effects for Queue {
+    fn call(&self, context: Context, _: Call) -> Performing<Option<Performed>> {
+        Box::pin(async move {
+            context.release.withdrawn().await;
+            std::future::pending().await
+        })
+    }
+
+    fn fetch(&self, uri: String) -> Performing<Result<Value, String>> {
+        Box::pin(async move { Err(uri) })
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_that_comes_before_a_call_is_sent_leaves_nothing_to_undo() {
+    stores(async |store| {
+        let engine = Engine::open(Options::default(), store.clone(), std::sync::Arc::new(Queue)).await.unwrap();
+        let undo =
+            "use: { functions: { undo: { call: http, with: { method: post, endpoint: 'http://s/undo' } } } }\ndo:";
+        let task = CALL.replace(
+            "- a: {",
+            "- a: { timeout: { after: { milliseconds: 50 } }, metadata: { pavane: { compensate: undo } },",
+        );
+        let text = workflow("impatient", &task).replace("do:", undo);
+        engine.deploy("impatient", &text, false).await.unwrap();
+        let id = start(&engine, "impatient").await;
+        assert_eq!(end(&engine, &id).await, "faulted");
+        let payloads: String = store.journal(&id, 0, 99).unwrap().into_iter().map(|entry| entry.payload).collect();
+        assert!(payloads.contains("notSent") && !payloads.contains("undo"), "{payloads}");
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -191,6 +191,10 @@ pub fn script() -> (Arc<Script>, mpsc::UnboundedReceiver<Made>) {
 impl Effects for Script {
     fn call(&self, context: Context, call: Call) -> Performing<Option<Performed>> {
         let (answer, outcome) = oneshot::channel();
+        // Taken back before it was made.
+        if !context.release.send() {
+            return Box::pin(std::future::pending());
+        }
         let _ = self.0.send(Made { context, call, answer });
         Box::pin(async move {
             match outcome.await {
