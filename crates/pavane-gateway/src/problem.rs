@@ -41,6 +41,13 @@ impl Problem {
         self
     }
 
+    /// Without the sentence for people: it may tell what is not the caller's business.
+    #[must_use]
+    pub fn without_detail(mut self) -> Problem {
+        self.body.remove("detail");
+        self
+    }
+
     /// With a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Problem {

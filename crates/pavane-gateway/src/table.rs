@@ -396,7 +396,7 @@ fn target(
             only(route.mode.is_some(), "mode", "workflow");
             only(route.input != InputKind::Body, "input", "workflow");
             let strip = route.strip.as_deref().map(|text| {
-                let strip = Pattern::parse(text)?;
+                let strip = Pattern::parse(text).map_err(|why| format!("strip: {why}"))?;
                 if strip.is_prefix() || strip.parameters().next().is_some() {
                     return Err(format!("strip: `{text}` must be a plain path such as /inventory"));
                 }

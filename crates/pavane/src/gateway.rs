@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
+use pavane_core::problem::Kind;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_gateway::{Answer, Body, Gateway, Outcome, Problem, Setup, Start, WorkflowName, Workflows};
 use pavane_runtime::{Engine, StartRequest, effects};
@@ -161,6 +162,17 @@ fn outcome(record: &WorkflowInstance) -> Outcome {
     }
     match api::ended(record) {
         Ok(output) => Outcome::Completed { id, output: output.to_string().into() },
-        Err(error) => Outcome::Failed { id, status, problem: error.into() },
+        Err(error) => {
+            let problem = Problem::from(error);
+            let problem = if is_inner(record) { problem.without_detail() } else { problem };
+            Outcome::Failed { id, status, problem }
+        }
     }
+}
+
+/// Whether an error is of the kinds that Pavane itself raises about what is behind it: their details name services,
+/// addresses and expressions. What an author raises, and what is wrong with data, is for the caller.
+fn is_inner(record: &WorkflowInstance) -> bool {
+    let kind = record.error.as_ref().and_then(|error| Kind::of(&error.type_));
+    kind.is_some_and(|kind| kind != Kind::Validation)
 }

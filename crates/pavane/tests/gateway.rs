@@ -20,7 +20,10 @@ const SLOW: &str = "document: { dsl: '1.0.3', namespace: t, name: slow, version:
 do: [ { rest: { wait: { milliseconds: 1500 } } }, { give: { set: { done: true } } } ]
 ";
 const FAIL: &str = "document: { dsl: '1.0.3', namespace: t, name: fail, version: '1.0.0' }
-do: [ { fail: { raise: { error: { type: 'https://example.com/no-stock', status: 409, title: No stock } } } } ]
+do: [ { fail: { raise: { error: { type: 'https://example.com/no-stock', status: 409, title: No stock, detail: Come back on Monday } } } } ]
+";
+const GONE: &str = "document: { dsl: '1.0.3', namespace: t, name: gone, version: '1.0.0' }
+do: [ { ask: { call: http, with: { method: get, endpoint: 'http://127.0.0.1:1/inner' } } } ]
 ";
 const ROUTES: &str = "listen: { admin: '127.0.0.1:0', gateway: '127.0.0.1:0' }
 store: { sqlite: { path: ./pavane.db } }
@@ -30,6 +33,7 @@ routes:
   - { match: { path: /echo }, workflow: t/echo }
   - { match: { path: /slow }, workflow: t/slow, wait: 100ms }
   - { match: { path: /fail }, workflow: t/fail }
+  - { match: { path: /gone }, workflow: t/gone }
 ";
 
 struct Gated {
@@ -44,7 +48,7 @@ impl Gated {
     }
 
     async fn with(folder: &Path, routes: &str) -> Gated {
-        for (name, text) in [("echo", ECHO), ("slow", SLOW), ("fail", FAIL)] {
+        for (name, text) in [("echo", ECHO), ("slow", SLOW), ("fail", FAIL), ("gone", GONE)] {
             std::fs::write(folder.join(format!("{name}.wf.yaml")), text).unwrap();
         }
         let file = config(folder, "");
@@ -82,6 +86,11 @@ async fn a_route_starts_a_durable_workflow_and_waits_for_it() {
 
     let failed = gated.ask("POST", "/fail", &[], "").await;
     assert_eq!((failed.status.as_u16(), &failed.body["title"]), (409, &json!("No stock")), "{failed:?}");
+    assert_eq!(failed.body["detail"], "Come back on Monday", "what an author says is for the caller");
+    let gone = gated.ask("POST", "/gone", &[], "").await;
+    assert!(gone.status.is_server_error() && !gone.body.to_string().contains("127.0.0.1"), "{gone:?}");
+    let inner = gated.served.get(&format!("/api/v1/instances/{}", gone.body["id"].as_str().unwrap())).await;
+    assert!(inner["error"]["detail"].as_str().unwrap().contains("127.0.0.1"), "operators are told: {inner}");
     let metrics = gated.served.get("/metrics").await;
     let metrics = metrics.as_str().unwrap();
     for part in [
@@ -147,7 +156,7 @@ async fn routes_are_taken_up_while_it_runs_and_a_bad_file_changes_nothing() {
     tokio::time::timeout(PATIENCE, told).await.expect("it is told");
     let stderr = gated.served.process.stderr();
     assert!(
-        stderr.contains("pavane.yaml:9:5: routes: 4. `/own/*`: service: `onw` is not under `services`"),
+        stderr.contains("pavane.yaml:10:5: routes: 5. `/own/*`: service: `onw` is not under `services`"),
         "{stderr}"
     );
     assert_eq!(gated.ask("GET", "/own/healthz", &[], "").await.body, Value::String("ok\n".into()));
