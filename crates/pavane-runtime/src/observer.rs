@@ -83,6 +83,10 @@ impl Source for Engine {
         Box::pin(async move { Engine::moved(&engine).await })
     }
 
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(self.shared.store.clone())
+    }
+
     fn late(&self, after: Duration) -> Reading<Result<Late, Unread>> {
         let engine = self.clone();
         Box::pin(async move { engine.late_here(after).await.map_err(Unread::Failed) })
