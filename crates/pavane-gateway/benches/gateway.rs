@@ -36,6 +36,9 @@ const SERIES: [(&str, &str, &str); 4] = [
 /// An API key and its hash.
 const KEY: (&str, &str) = ("key", "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683");
 
+/// Longest time that is told apart, in microseconds.
+const LONGEST: u64 = 60_000_000;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1));
@@ -75,7 +78,7 @@ async fn measure(duration: Duration, connections: u64) -> Vec<Measured> {
         let address = if route.is_empty() { service } else { gateway };
         let until = Instant::now() + duration;
         let clients: Vec<_> = (0..connections).map(|_| tokio::spawn(client(address, path, until))).collect();
-        let mut times = Histogram::<u64>::new(3).expect("a histogram");
+        let mut times = Histogram::<u64>::new_with_max(LONGEST, 3).expect("a histogram");
         for client in clients {
             times.add(client.await.expect("a client")).expect("of the same kind");
         }
@@ -95,7 +98,7 @@ async fn client(address: SocketAddr, path: &'static str, until: Instant) -> Hist
     stream.set_nodelay(true).expect("no delay");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection);
-    let mut times = Histogram::new(3).expect("a histogram");
+    let mut times = Histogram::new_with_max(LONGEST, 3).expect("a histogram");
     while Instant::now() < until {
         let began = Instant::now();
         let request = Request::get(path).header("host", "bench").header("x-api-key", KEY.0);
