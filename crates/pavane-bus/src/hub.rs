@@ -206,7 +206,7 @@ impl Hub {
                 ),
                 false => format!(
                     "the hub has no service `{service}` whose participant is remote ({known}): add it to `services` of \
-                     the hub's configuration with `participant: remote`, and have the hub read it again (SIGHUP)"
+                     the hub's configuration with `participant: remote`; the hub follows that file"
                 ),
             }));
         }

@@ -2,9 +2,8 @@
 //!
 //! Starting, waiting and telling errors are the HTTP API's own (`api/instances.rs`); here they are put behind the port.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use pavane_core::problem::Kind;
@@ -17,9 +16,6 @@ use tokio::net::TcpListener;
 use crate::api::{self, ApiError};
 use crate::config::Config;
 use crate::server::Running;
-
-/// How often the configuration is looked at for changes.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The gateway's part of a configuration.
 pub(crate) fn setup(config: &Config) -> Setup {
@@ -60,31 +56,12 @@ pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), St
     Ok((gateway, listener))
 }
 
-/// Looks for changes of the configuration's file, and gives the gateway the new routes. A file that is wrong changes
-/// nothing and is told. What else is in the file stays as it was at the start.
-pub(crate) async fn take_up_changes(gateway: Gateway, file: PathBuf) {
-    let changed = |file: &PathBuf| file.metadata().and_then(|m| m.modified()).ok();
-    let mut seen: Option<SystemTime> = changed(&file);
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let now = changed(&file);
-        if now.is_none() || now == seen {
-            continue;
-        }
-        seen = now;
-        let path = file.clone();
-        let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
-        let name = file.display().to_string();
-        let taken = match read {
-            Ok(Ok(config)) => gateway.replace(setup(&config)).map_err(|faults| in_file(&name, &faults)),
-            Ok(Err(problems)) => Err(problems),
-            Err(error) => Err(vec![error.to_string()]),
-        };
-        match taken {
-            Ok(()) => eprintln!("{name}: the gateway's routes were taken up"),
-            Err(problems) => eprintln!("{}\n{name}: the gateway goes on as it was", problems.join("\n")),
-        }
-    }
+/// Gives the gateway the routes of a configuration that was read again.
+///
+/// # Errors
+/// What is wrong with them, a line each: it goes on with those it has.
+pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<String>> {
+    gateway.replace(setup(config)).map_err(|faults| in_file("the configuration", &faults))
 }
 
 /// The engine, as the gateway needs it.

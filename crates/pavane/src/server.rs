@@ -209,16 +209,16 @@ impl Running {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// Takes up the services and workflows of a configuration that was read again. Services that are no more in it are
-    /// not called by their names any more; their participants end what is at them.
+    /// Takes up the services, workflows and routes of a configuration that was read again. Services that are no more in it
+    /// are not called by their names any more; their participants end what is at them. Gives what is wrong with single
+    /// workflows, or the routes: these stay as they were.
     ///
     /// # Errors
-    /// Everything that keeps it from that, a line each. Of services nothing has changed then, unless a definition alone
-    /// is what cannot be deployed.
-    pub async fn reload(&self, config: &Config) -> Result<(), Vec<String>> {
+    /// Everything that keeps it from that, a line each. Nothing has changed then.
+    pub async fn reload(&self, config: &Config) -> Result<Vec<String>, Vec<String>> {
         let Elsewhere::Hub(hub) = &self.elsewhere else {
             self.network.replace(&config.services()?);
-            return Ok(());
+            return Ok(Vec::new());
         };
         let (files, services) = (config.workflow_files()?, config.services()?);
         let names: BTreeSet<String> = config.services.keys().chain(&self.config.hosts).cloned().collect();
@@ -241,7 +241,21 @@ impl Running {
         self.open_bus(hub).await.map_err(|problem| vec![problem])?;
         self.network.replace(&services);
         self.engine.place_at(names).await.map_err(|error| vec![error.to_string()])?;
-        self.deploy_all(files).await
+        // Routes name workflows: those come first.
+        let mut problems = self.deploy_all(files).await.err().unwrap_or_default();
+        if let Some(gateway) = self.gateway() {
+            problems.extend(crate::gateway::take_up(gateway, config).err().unwrap_or_default());
+        }
+        Ok(problems)
+    }
+
+    /// Keys of a configuration that was read again and that count from the next start on.
+    pub(crate) fn needs_restart(&self, config: &Config) -> Vec<&'static str> {
+        let mut keys = self.config.needs_restart(config);
+        if self.gateway().is_none() && config.has_gateway() && matches!(self.elsewhere, Elsewhere::Hub(_)) {
+            keys.push("routes");
+        }
+        keys
     }
 
     /// The participants in this process.

@@ -1,4 +1,4 @@
-//! Services come and go while others run: the configuration is read again at SIGHUP.
+//! Services come and go while others run: the configuration is read again when its file has changed, and at SIGHUP.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
@@ -96,7 +96,6 @@ async fn services_are_added_and_removed_while_others_run() {
     std::fs::write(folder.path().join("2.yaml"), &inserted).unwrap();
     let all = [payment.clone(), ("stock", at("")), ("mail", at(", participant: remote"))];
     configure(folder.path(), &all, "1.yaml, 2.yaml");
-    served.process.signal("HUP");
     let line = served.process.line("are taken up").await;
     assert!(!line.contains("next start"), "{line}");
     let bus = line.rsplit(' ').next().unwrap().to_owned();
@@ -125,7 +124,6 @@ async fn services_are_added_and_removed_while_others_run() {
 
     // Away with one: it is no service any more, and the others go on.
     configure(folder.path(), &all[..2], "1.yaml");
-    served.process.signal("HUP");
     served.process.line("are taken up").await;
     let known = served.get("/api/v1/services").await;
     let names: Vec<&str> = known["services"].as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
@@ -133,6 +131,36 @@ async fn services_are_added_and_removed_while_others_run() {
     go.notify_one();
     let last = start(&served, "1.0.0").await;
     assert_eq!(end(&served, &last).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_route_to_a_workflow_that_comes_with_it_is_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, _) = service().await;
+    std::fs::write(folder.path().join("1.yaml"), workflow("1.0.0", &["payment/paid"])).unwrap();
+    let payment = [("payment", format!("url: '{url}'"))];
+    let written = |workflows: &str, more: &str| {
+        let file = configure(folder.path(), &payment, workflows);
+        let text = std::fs::read_to_string(&file).unwrap().replace("admin:", "gateway: '127.0.0.1:0', admin:") + more;
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let mut served = Served::start(&written("", "")).await;
+    let line = served.process.line("its gateway serves at").await;
+    let gateway = pavane::client::Server::new(line.rsplit(' ').next().unwrap());
+    let order = async || {
+        let headers = [("content-type", "application/json")];
+        gateway.ask(http::Method::POST, "/orders", &headers, "{}".into()).await.unwrap()
+    };
+    assert_eq!(order().await.status, 404);
+    written("1.yaml", "routes: [ { match: { path: /orders, method: POST }, workflow: t/w, wait: 10s } ]\n");
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while order().await.status == 404 {
+        assert!(tokio::time::Instant::now() < until, "{}", served.process.stderr());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let answer = order().await;
+    assert_eq!((answer.status.as_u16(), &answer.body), (200, &json!({ "last": "paid" })), "{answer:?}");
 }
 
 #[tokio::test]
@@ -146,7 +174,7 @@ async fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
     std::fs::write(&file, "servces: {}\n").unwrap();
     served.process.signal("HUP");
     told(&served, "did you mean `services`?").await;
-    told(&served, "was not taken up").await;
+    told(&served, "the server goes on as it was").await;
     configure(folder.path(), &[("payment", format!("url: '{url}', participant: remote"))], "1.yaml");
     served.process.signal("HUP");
     told(&served, "services.payment.participant: a participant moves at a start only").await;

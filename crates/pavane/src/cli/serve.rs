@@ -10,11 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
-use crate::gateway::take_up_changes;
 use crate::server::{Running, Storage};
 
 /// Where a participant listens when nobody says where.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// How often a server looks whether its configuration has changed.
+const LOOK_AT_SETTINGS: Duration = Duration::from_secs(1);
 
 /// How often `dev` looks for changed files.
 const LOOK: Duration = Duration::from_millis(300);
@@ -79,7 +81,7 @@ async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done
     let bus = addresses.bus.map(|bus| format!("; participants attach at http://{bus}")).unwrap_or_default();
     let hung_up = hung_up()?;
     println!("pavane serves at http://{} ({deployed} deployed){bus}", addresses.admin);
-    serve_gateway(&running, file.to_owned()).await?;
+    serve_gateway(&running).await?;
     until_stopped(&running, file, listen, hung_up).await
 }
 
@@ -100,36 +102,45 @@ fn hung_up() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("SIGHUP cannot be heard: {e}")))
 }
 
-/// Serves until it is stopped; reads its configuration again at each SIGHUP. `listen` was given in place of
-/// `listen.admin`.
-async fn until_stopped(running: &Running, file: &Path, listen: Option<SocketAddr>, mut hung_up: Signal) -> Done {
-    let reload = async {
-        while hung_up.recv().await.is_some() {
-            match take_up(running, file, listen).await {
-                Ok(told) => println!("{}: {told}", file.display()),
-                Err(problems) => {
-                    problems.iter().for_each(|problem| eprintln!("error: {problem}"));
-                    eprintln!("{} was not taken up", file.display());
-                }
+/// Reads the configuration again whenever its file has changed, and at each SIGHUP. `adapt` does what was done to it at the
+/// start.
+async fn follow(running: &Running, file: &Path, adapt: impl Fn(&mut Config), mut hung_up: Signal) {
+    let changed = || file.metadata().and_then(|metadata| metadata.modified()).ok();
+    let (mut seen, mut last) = (changed(), None);
+    loop {
+        let asked = tokio::select! {
+            Some(()) = hung_up.recv() => true,
+            () = tokio::time::sleep(LOOK_AT_SETTINGS) => false,
+        };
+        let now = changed();
+        // One that is being written is left alone until it stands still.
+        let stands = now == std::mem::replace(&mut last, now);
+        if !asked && (now.is_none() || now == seen || !stands) {
+            continue;
+        }
+        seen = now;
+        match take_up(running, file, &adapt).await {
+            Ok(told) => println!("{}: {told}", file.display()),
+            Err(problems) => {
+                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                eprintln!("{}: the server goes on as it was", file.display());
             }
         }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
-        () = reload => {}
     }
-    Ok(OK)
 }
 
 /// Reads the configuration again and takes up what can be; says so.
-async fn take_up(running: &Running, file: &Path, listen: Option<SocketAddr>) -> Result<String, Vec<String>> {
+async fn take_up(running: &Running, file: &Path, adapt: impl Fn(&mut Config)) -> Result<String, Vec<String>> {
     let mut config = Config::read(file)?;
-    config.listen.admin = listen.unwrap_or(config.listen.admin);
+    adapt(&mut config);
     let bus = running.bus_address();
-    running.reload(&config).await?;
-    let mut told = "services and workflows are taken up".to_owned();
-    let keys = running.config.needs_restart(&config);
+    let problems = running.reload(&config).await?;
+    problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    let mut told = match problems.is_empty() {
+        true => "services, workflows and routes are taken up".to_owned(),
+        false => "services are taken up, and workflows and routes but for what was just told".to_owned(),
+    };
+    let keys = running.needs_restart(&config);
     if !keys.is_empty() {
         told.push_str(&format!("; {} at the next start only", keys.join(", ")));
     }
@@ -139,12 +150,20 @@ async fn take_up(running: &Running, file: &Path, listen: Option<SocketAddr>) -> 
     Ok(told)
 }
 
-/// Serves the gateway, if there is one, says where, and has it follow its file.
-async fn serve_gateway(running: &Running, file: PathBuf) -> Result<(), Failure> {
-    let address = running.serve_gateway().await.map_err(Failure::failed)?;
-    if let (Some(address), Some(gateway)) = (address, running.gateway()) {
+/// Serves until it is stopped, and follows its configuration. `listen` was given in place of `listen.admin`.
+async fn until_stopped(running: &Running, file: &Path, listen: Option<SocketAddr>, hung_up: Signal) -> Done {
+    let adapt = |config: &mut Config| config.listen.admin = listen.unwrap_or(config.listen.admin);
+    tokio::select! {
+        stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
+        () = follow(running, file, adapt, hung_up) => {}
+    }
+    Ok(OK)
+}
+
+/// Serves the gateway, if there is one, and says where.
+async fn serve_gateway(running: &Running) -> Result<(), Failure> {
+    if let Some(address) = running.serve_gateway().await.map_err(Failure::failed)? {
         println!("its gateway serves at http://{address}");
-        tokio::spawn(take_up_changes(gateway.clone(), file));
     }
     Ok(())
 }
@@ -156,8 +175,12 @@ impl Dev {
             if settings.is_file() { Config::read(&settings).map_err(Failure::all)? } else { Config::default() };
         let kept = self.folder.join(".pavane");
         std::fs::create_dir_all(&kept).map_err(|e| Failure::wrong(format!("{}: {e}", kept.display())))?;
-        config.store.sqlite.path = kept.join("dev.db");
-        config.workflows.clear();
+        let adapt = |config: &mut Config| {
+            config.store.sqlite.path = kept.join("dev.db");
+            config.workflows.clear();
+        };
+        adapt(&mut config);
+        let hung_up = hung_up()?;
         let running =
             Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
         let address = running.serve().await.map_err(Failure::failed)?.admin;
@@ -168,7 +191,7 @@ impl Dev {
         let mut seen = BTreeMap::new();
         // Routes name workflows: those are taken up first.
         self.take_up(&running, &mut seen).await;
-        serve_gateway(&running, settings).await?;
+        serve_gateway(&running).await?;
         let watch = async {
             loop {
                 self.take_up(&running, &mut seen).await;
@@ -177,6 +200,7 @@ impl Dev {
         };
         tokio::select! {
             () = watch => {}
+            () = follow(&running, &settings, adapt, hung_up) => {}
             stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
         }
         Ok(OK)
