@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,6 +162,38 @@ async fn a_route_to_a_workflow_that_comes_with_it_is_taken_up() {
     }
     let answer = order().await;
     assert_eq!((answer.status.as_u16(), &answer.body), (200, &json!({ "last": "paid" })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_server_whose_output_nobody_reads_follows_its_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, _) = service().await;
+    std::fs::write(folder.path().join("1.yaml"), workflow("1.0.0", &["payment/paid"])).unwrap();
+    let payment = [("payment", format!("url: '{url}'"))];
+    let file = configure(folder.path(), &payment, "");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pavane"));
+    let mut child = command
+        .args(["serve", "-c", file.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // Its output is closed by now.
+    let server = pavane::client::Server::new(line.split(' ').find(|word| word.starts_with("http://")).unwrap());
+    configure(folder.path(), &payment, "1.yaml");
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let found = server.ask(http::Method::GET, "/api/v1/workflows/t/w", &[], "".into()).await;
+        if found.unwrap().status == 200 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[tokio::test]

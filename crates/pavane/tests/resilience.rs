@@ -118,9 +118,16 @@ async fn orders_wait_for_a_service_that_is_away_and_are_done_once_whatever_happe
         "{shown}"
     );
     for order in &orders[..2] {
-        let shown = pavane(&["show", order, "--server", &served.url]).await;
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        assert!(shown.contains("waits for call of payment") && shown.contains("(not sent: breaker)"), "{shown}");
+        // A hop may wait a moment for its call before it is written.
+        let tried = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let shown = pavane(&["show", order, "--server", &served.url]).await;
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            if shown.contains("waits for call of payment") && shown.contains("(not sent: breaker)") {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < tried, "{shown}");
+        }
     }
     // It is killed with all of them at the gate. The next process finds the service well.
     served.process.kill();

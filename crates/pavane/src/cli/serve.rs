@@ -1,6 +1,7 @@
 //! `pavane serve` and `pavane dev`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -120,13 +121,22 @@ async fn follow(running: &Running, file: &Path, adapt: impl Fn(&mut Config), mut
         }
         seen = now;
         match take_up(running, file, &adapt).await {
-            Ok(told) => println!("{}: {told}", file.display()),
+            Ok(told) => tell(std::io::stdout(), &format!("{}: {told}", file.display())),
             Err(problems) => {
-                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
-                eprintln!("{}: the server goes on as it was", file.display());
+                complain(&problems);
+                tell(std::io::stderr(), &format!("{}: the server goes on as it was", file.display()));
             }
         }
     }
+}
+
+fn complain(problems: &[String]) {
+    problems.iter().for_each(|problem| tell(std::io::stderr(), &format!("error: {problem}")));
+}
+
+/// Writes a line, if anybody still reads: whoever started the server may have closed its output since.
+fn tell(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
 }
 
 /// Reads the configuration again and takes up what can be; says so.
@@ -135,7 +145,7 @@ async fn take_up(running: &Running, file: &Path, adapt: impl Fn(&mut Config)) ->
     adapt(&mut config);
     let bus = running.bus_address();
     let problems = running.reload(&config).await?;
-    problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    complain(&problems);
     let mut told = match problems.is_empty() {
         true => "services, workflows and routes are taken up".to_owned(),
         false => "services are taken up, and workflows and routes but for what was just told".to_owned(),
