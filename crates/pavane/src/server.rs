@@ -263,8 +263,8 @@ impl Running {
         self.participants.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens the participant of a service as a process of its own: its store is the one that it would have beside the
-    /// engine, its hub is asked for definitions.
+    /// Opens the participant of a service as a process of its own: its store is a file named after it, its hub is asked
+    /// for definitions.
     ///
     /// # Errors
     /// Everything that keeps it from starting, a line each.
@@ -281,6 +281,12 @@ impl Running {
         }
         let token = config.bus_token().map_err(|problem| vec![problem])?;
         let url = config.bus.embedded.url.clone().unwrap_or_else(|| format!("http://{}", config.listen.bus));
+        if !url.starts_with("http://") {
+            return Err(vec![format!(
+                "bus.embedded.url: `{url}` does not begin with http://, which is all that is spoken here: across machines \
+                 use a private network, or a tunnel that encrypts"
+            )]);
+        }
         let secrets = secrets(&config, BTreeMap::new())?;
         let network = network(&config, &secrets, Vec::new())?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);

@@ -205,6 +205,9 @@ async fn who_does_not_belong_is_not_let_in_and_told_why() {
     assert!(told.contains("bus.embedded.token"), "{told}");
     let told = refused(&own("short.yaml", "token: { value: short }", remote)).await;
     assert!(told.contains("at least 16 characters"), "{told}");
+    let encrypted = configured(folder.path(), "https.yaml", "url: 'https://127.0.0.1:9'", remote);
+    let told = refused(&encrypted).await;
+    assert!(told.contains("bus.embedded.url") && told.contains("http://"), "{told}");
     let told = refused(&own("here.yaml", &token, "url: 'http://127.0.0.1:9'")).await;
     assert!(told.contains("participant: remote"), "{told}");
 

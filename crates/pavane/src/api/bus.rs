@@ -85,7 +85,7 @@ async fn admit(door: Shared, request: Request, next: Next) -> Result<Response, A
 }
 
 async fn attach(door: Shared, Body(hello): Body<Hello>) -> Result<Json<Welcome>, ApiError> {
-    let now = now();
+    let now = clock();
     door.hub.check(&hello, now)?;
     let service = &hello.service;
     if door.home.recognize(service, hello.store).await? == Recognized::Other {
@@ -162,7 +162,8 @@ impl From<Unfit> for ApiError {
 /// The code of [`Unfit::Taken`], which passes by itself when the other process was killed.
 pub(crate) const TAKEN: &str = "participant_taken";
 
-fn now() -> Timestamp {
+/// This machine's clock: what a participant and its hub compare.
+pub(crate) fn clock() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

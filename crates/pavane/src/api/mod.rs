@@ -47,7 +47,7 @@ impl Api {
     }
 }
 
-pub(crate) use bus::TAKEN;
+pub(crate) use bus::{TAKEN, clock};
 pub(crate) use instances::{ended, follow, input, mode, task as task_json};
 pub(crate) use problem::ApiError;
 

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::caller::{AtHub, Caller, Fault, Standing};
-use crate::api::TAKEN;
+use crate::api::{TAKEN, clock};
 
 /// Messages in one request, at most, and characters of them after which no more are added.
 const BATCH: usize = 256;
@@ -103,14 +103,13 @@ impl Link {
     }
 
     async fn attach(&self, process: &str) -> Result<Welcome, Fault> {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let hello = Hello {
             protocol: PROTOCOL,
             service: self.service.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             process: process.to_owned(),
             store: self.store,
-            clock: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            clock: clock().0,
         };
         self.caller.post("/bus/v1/attach", &hello).await
     }
