@@ -101,8 +101,10 @@ async fn a_key_stands_for_one_input() {
 #[tokio::test]
 async fn a_service_that_is_not_there_is_a_communication_error_after_its_retries() {
     let folder = tempfile::tempdir().unwrap();
-    // Bound and let go: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound and kept, so that nobody else gets the port, and never listened on.
+    let refusing = tokio::net::TcpSocket::new_v4().unwrap();
+    refusing.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = refusing.local_addr().unwrap().port();
     let served = Served::start(&config(folder.path(), "")).await;
     let text = format!(
         "{HEAD}do:\n  - careful:\n      try: [ {{ ask: {{ call: http, with: {{ method: get, endpoint: 'http://127.0.0.1:{port}/' }} }} }} ]\n      \

@@ -6,7 +6,6 @@ use std::time::Duration;
 use pavane_core::engine::{Certainty, HttpRequest, Request};
 use pavane_runtime::effects::NetworkOptions;
 use pavane_runtime::services::{Idempotency, ServiceSettings};
-use tokio::net::TcpListener;
 
 use crate::server::*;
 
@@ -37,7 +36,7 @@ async fn an_answer_is_definite_and_a_gateways_is_not() {
 
 #[tokio::test]
 async fn a_refused_connection_has_sent_nothing() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_kept, closed) = refusing();
     let network = network(&[]);
     for uri in [format!("http://{closed}/"), "http://no-such-host.invalid/".to_owned()] {
         let (status, _, detail, certainty) = failure(send(&network, post(uri, "{}")).await);
@@ -142,7 +141,7 @@ async fn a_success_that_cannot_be_read_has_happened() {
 
 #[tokio::test]
 async fn after_a_redirect_that_told_of_work_done_a_failure_is_not_definite() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_kept, closed) = refusing();
     let server = Server::start(move |request| {
         let gone = format!("http://{closed}/");
         match request.target.as_str() {

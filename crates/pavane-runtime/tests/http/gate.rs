@@ -98,7 +98,7 @@ async fn a_refusal_is_an_answer_and_no_failure() {
 
 #[tokio::test]
 async fn a_service_that_is_away_or_slow_opens_the_breaker_too() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_kept, closed) = refusing();
     let away = network(&[("shop", settings(format!("http://{closed}"), r#"{"breaker": {"min_calls": 1}}"#))]);
     assert_eq!(failure(shop(&away, "1").await.outcome).3, Certainty::NotSent);
     assert_eq!(standing(&away).breaker, Some(BreakerState::Open));

@@ -11,7 +11,7 @@ use pavane_core::{Timestamp, Value};
 use pavane_runtime::effects::{Context, Effects, Network, NetworkOptions, Performed};
 use pavane_runtime::services::{ServiceSettings, Services};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 
 /// A request as it came.
@@ -68,6 +68,15 @@ pub fn answer(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) ->
 
 pub fn json(body: &str) -> Reply {
     Reply::Bytes(answer("200 OK", &[("content-type", "application/json")], body))
+}
+
+/// An address that refuses connections for as long as the socket is kept: bound, so that no other test gets its port,
+/// and never listened on.
+pub fn refusing() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 impl Server {
