@@ -1,11 +1,12 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
-mod text;
+pub(crate) mod once;
+pub(crate) mod text;
 
 use std::fmt;
 
 use jaq_json::{Map, Num, Rc, Val};
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 /// A JSON value. Cloning costs a reference count; equality is jq's (`1 == 1.0`).
@@ -219,13 +220,20 @@ impl From<&Value> for serde_json::Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if once::is_reading() {
+            let position = u32::deserialize(deserializer)?;
+            return once::at(position).ok_or_else(|| D::Error::custom(format!("there is no value {position}")));
+        }
         Val::deserialize(deserializer).map(Value)
     }
 }
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        text::serialize(&self.0, serializer)
+        match once::position(self) {
+            Some(position) => serializer.serialize_u32(position),
+            None => text::serialize(&self.0, serializer),
+        }
     }
 }
 

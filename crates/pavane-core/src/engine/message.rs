@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -19,16 +21,24 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
+use crate::value::once;
+use crate::value::text::Raw;
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
-const FORM: &str = "v1";
+const FORM: &str = "v2";
 
-/// About how long the attributes of an envelope are.
-const ATTRIBUTES: usize = 1_024;
+/// The form before, which had every value where it belongs. Messages of it may be in a store and on their way.
+const FORM_BEFORE: &str = "v1";
 
-/// A message from one location of an instance to another.
+/// The member that comes first: the list of the values that are told by their positions in the others.
+const VALUES: &str = "values";
+
+/// What the attributes of an envelope count as: most have about half of that.
+pub const ATTRIBUTES: usize = 1_024;
+
+/// A message from one location of an instance to another. Its JSON holds each value once ([`once`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub struct Message {
     /// The instance.
     pub instance: String,
@@ -80,7 +90,74 @@ pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S
     match &message.written.0 {
         // That it came again is not in what its sender wrote.
         Some(text) if !message.redelivered => text.serialize(to),
-        _ => message.serialize(to),
+        _ => Serialize::serialize(message, to),
+    }
+}
+
+/// The members of a message, without the list of its values.
+struct Members<'a>(&'a Message);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Message::serialize(self.0, to)
+    }
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let (values, members) = once::writing(|| serde_json::to_string(&Members(self)));
+        let members = members.map_err(serde::ser::Error::custom)?;
+        // They are an object and there is one at least.
+        let members = members.strip_prefix('{').unwrap_or(&members);
+        Raw(&format!("{{\"{VALUES}\":{values},{members}")).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Reader)
+    }
+}
+
+/// Reads a message in either form.
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Message;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
+        match map.next_key::<String>()? {
+            Some(first) if first == VALUES => {
+                let values: once::List = map.next_value()?;
+                once::reading(values, || Message::deserialize(MapAccessDeserializer::new(map)))
+            }
+            first => Message::deserialize(MapAccessDeserializer::new(PutBack { first, map })),
+        }
+    }
+}
+
+/// A map whose first key was read already.
+struct PutBack<A> {
+    first: Option<String>,
+    map: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for PutBack<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(first) => seed.deserialize(first.into_deserializer()).map(Some),
+            None => self.map.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 
@@ -105,20 +182,6 @@ struct Envelope<'a> {
     pvnkind: &'a str,
     #[serde(serialize_with = "write_message")]
     data: &'a Message,
-}
-
-/// A writer that keeps nothing but the number of bytes.
-struct Count(usize);
-
-impl std::io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// What every location knows of an instance.
@@ -231,6 +294,11 @@ impl Message {
         self.written.0.as_deref().map(RawValue::get)
     }
 
+    /// Bytes of its envelope, about: those of what [`Message::write`] wrote, and [`ATTRIBUTES`].
+    pub(super) fn size(&self) -> usize {
+        self.text().map_or(0, str::len) + ATTRIBUTES
+    }
+
     /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
     /// people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
@@ -238,14 +306,6 @@ impl Message {
         // Plain data: writing it to memory cannot fail.
         let written = serde_json::to_writer(&mut text, &self.envelope(program, at));
         written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
-    }
-
-    /// Bytes of its envelope.
-    pub(super) fn size(&self, program: &Program, at: Timestamp) -> usize {
-        let mut count = Count(0);
-        // Counting cannot fail.
-        serde_json::to_writer(&mut count, &self.envelope(program, at)).unwrap_or_default();
-        count.0
     }
 
     fn envelope<'a>(&'a self, program: &'a Program, at: Timestamp) -> Envelope<'a> {
@@ -287,7 +347,7 @@ impl Message {
         }
         // The form first: the data of another one may look like this one's.
         let Kind { type_ } = serde_json::from_str(text).map_err(|e| format!("it is no CloudEvent: {e}"))?;
-        if type_.rsplit('.').next() != Some(FORM) {
+        if !matches!(type_.rsplit('.').next(), Some(FORM | FORM_BEFORE)) {
             return Err(format!("an event of type `{type_}` is no message of the form {FORM}"));
         }
         let data: Data = serde_json::from_str(text).map_err(|e| format!("its data is no message: {e}"))?;

@@ -27,7 +27,7 @@ mod waits;
 pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
 pub use lost::{Extent, Loss, Remains, Replaced, Witness};
-pub use message::Message;
+pub use message::{ATTRIBUTES, Message};
 pub use state::State;
 pub use types::*;
 pub use waits::{Wait, WaitsFor};

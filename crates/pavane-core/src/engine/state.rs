@@ -76,27 +76,43 @@ pub(super) struct Ended {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Token {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
     pub data: Value,
     pub context: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<Entry>,
     /// A token that travels waits for nothing.
     #[serde(skip)]
     pub pending: Pending,
+    #[serde(skip_serializing_if = "is_default")]
     pub home: Home,
     /// Variables of the tasks around a branch, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<(Arc<str>, Value)>,
     /// Address of the place where a branch began.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub base: String,
     /// Soonest deadline around a branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// Retries done by the tries around a branch.
+    #[serde(skip_serializing_if = "is_default")]
     pub retries: u32,
+    #[serde(skip_serializing_if = "is_default")]
     pub fence: Fence,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timed_out: Option<TimedOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Rollback>,
     /// A compensation of this token's rollback failed for good.
+    #[serde(skip_serializing_if = "is_default")]
     pub halted: bool,
+}
+
+/// Whether a field need not be written.
+fn is_default<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
 }
 
 /// Where a token reports to.
