@@ -433,6 +433,25 @@ mod tests {
     }
 
     #[test]
+    fn a_message_of_the_form_before_is_read() {
+        let data = r#"{"instance":"i","digest":"d","from":"engine","to":"s","number":1,"header":{"start":{"id":"i","input":{"a":1},
+            "correlation_id":"i","parent":null},"startedAt":5},"body":{"token":{"t":0,"token":{"frames":[],"data":{"a":1},
+            "context":{"a":1},"log":[],"home":"root","variables":[],"base":"","deadline":null,"retries":0,"fence":"open",
+            "timedOut":null,"rollbacks":[],"halted":false},"errand":{"enter":5}}}}"#;
+        let envelope = |form: &str| format!(r#"{{"type":"n.w.task.due.{form}","data":{data}}}"#);
+        let message = Message::from_envelope(&envelope("v1")).unwrap();
+        let Body::Token { token, .. } = &message.body else { panic!("{message:?}") };
+        assert_eq!(
+            (token.data.to_json(), message.header.start.input.to_json()),
+            (r#"{"a":1}"#.into(), r#"{"a":1}"#.into())
+        );
+        let again = serde_json::to_string(&message).unwrap();
+        assert!(again.starts_with(r#"{"values":[[{"a":1}]],"instance":"i","#), "{again}");
+        assert_eq!(serde_json::from_str::<Message>(&again).unwrap(), message);
+        assert!(Message::from_envelope(&envelope("v3")).unwrap_err().contains("no message of the form v2"));
+    }
+
+    #[test]
     fn each_number_is_taken_once_in_any_order() {
         let mut peer = Peer::default();
         for number in [2, 1, 5, 4, 3, 7] {
