@@ -138,7 +138,10 @@ fn outcome(record: &WorkflowInstance) -> Outcome {
         return Outcome::Running { id, status };
     }
     match api::ended(record) {
-        Ok(output) => Outcome::Completed { id, output: output.to_string().into() },
+        Ok(output) => {
+            let output = output.map_or_else(|| "null".to_owned(), pavane_core::Value::to_json);
+            Outcome::Completed { id, output: output.into() }
+        }
         Err(error) => {
             let problem = Problem::from(error);
             let problem = if is_inner(record) { problem.without_detail() } else { problem };

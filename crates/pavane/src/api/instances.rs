@@ -16,7 +16,7 @@ use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value as Data};
 use pavane_runtime::{Cursor, Engine, Operation, StartRequest};
 use pavane_store::Query as Filter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::problem::ApiError;
@@ -91,20 +91,28 @@ pub(crate) fn mode(word: Option<&str>) -> Result<Option<Mode>, String> {
 
 /// The answer to a caller that waited: the output, or the error as a problem.
 fn finished(record: &WorkflowInstance) -> Result<Response, ApiError> {
-    let body = json!({ "id": record.id, "status": record.status, "output": ended(record)? });
+    #[derive(Serialize)]
+    struct Finished<'a> {
+        id: &'a str,
+        output: Option<&'a pavane_core::Value>,
+        status: Status,
+    }
+    let body = Finished { id: &record.id, output: ended(record)?, status: record.status };
     Ok(applied(Json(body).into_response(), Some(Duration::ZERO)))
 }
 
 /// What an instance that has ended came to: its output, or its error as a problem.
-pub(crate) fn ended(record: &WorkflowInstance) -> Result<Value, ApiError> {
-    let about = [
-        ("id", json!(record.id)),
-        ("instance_status", json!(record.status)),
-        ("compensation", json!(record.compensation)),
-    ];
+pub(crate) fn ended(record: &WorkflowInstance) -> Result<Option<&pavane_core::Value>, ApiError> {
     match (&record.status, &record.error) {
-        (Status::Completed, _) => Ok(json!(record.output)),
-        (_, Some(problem)) => Err(ApiError::workflow(problem, "instance_faulted", &about)),
+        (Status::Completed, _) => Ok(record.output.as_ref()),
+        (_, Some(problem)) => {
+            let about = [
+                ("id", json!(record.id)),
+                ("instance_status", json!(record.status)),
+                ("compensation", json!(record.compensation)),
+            ];
+            Err(ApiError::workflow(problem, "instance_faulted", &about))
+        }
         _ => Err(ApiError::new(StatusCode::CONFLICT, "instance_cancelled", "the instance was cancelled")),
     }
 }

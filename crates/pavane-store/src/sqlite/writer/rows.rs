@@ -6,14 +6,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use pavane_core::engine::Subscription;
-use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::Place;
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
 
-/// Live instances of a location remembered, at about 120 bytes each. Past it the memory starts anew: one search each
+/// Live instances of a location remembered, at about 150 bytes each. Past it the memory starts anew: one search each
 /// fills it.
 const REMEMBERED: usize = 65_536;
 
@@ -28,9 +28,9 @@ const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, names
      correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input, location) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
-const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, namespace = ?4, name = ?5, version = ?6, \
-     start_time = ?7, end_time = ?8, correlation_id = ?9, mode = ?10, digest = ?11, parent_id = ?12, parent_task = ?13, \
-     compensation = ?14, error = ?15, output = ?16, input = ?17 where uid = ?1 and location = ?18";
+/// What a start fixes stays as it was inserted: an index is written again for each of its columns that is set.
+const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, end_time = ?4, compensation = ?5, error = ?6, \
+     output = ?7 where key = ?1";
 
 const EVENT: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
      causation_id, payload, message, tail) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -124,6 +124,26 @@ pub(super) struct Rows<'c> {
 struct Known {
     key: i64,
     last: u64,
+    /// Its row, when that is a plain one and was written here.
+    row: Option<Plain>,
+}
+
+/// What can be different in the rows of an instance that has not ended and has undone nothing. Most steps change none of it,
+/// and then the row is not written again.
+#[derive(Clone, Copy, PartialEq)]
+struct Plain {
+    due: Option<i64>,
+    status: Status,
+}
+
+impl Plain {
+    fn of(row: &WorkflowInstance, due: Option<i64>) -> Option<Plain> {
+        let plain = row.end_time.is_none()
+            && row.output.is_none()
+            && row.error.is_none()
+            && row.compensation == Compensation::default();
+        plain.then_some(Plain { due, status: row.status })
+    }
 }
 
 impl<'c> Rows<'c> {
@@ -190,8 +210,22 @@ impl<'c> Rows<'c> {
         let Some(owner) = owner else { return Ok(bytes) };
         let mut known = self.known(place, owner)?;
         if let Some(row) = &commit.instance {
-            bytes += self.instance(place, row, batch::due_to_number(commit.due), known.is_some())?;
-            known = known.or_else(|| Some(Known { key: self.connection.last_insert_rowid(), last: 0 }));
+            let due = batch::due_to_number(commit.due);
+            let plain = Plain::of(row, due);
+            let key = match known {
+                Some(Known { row: Some(before), .. }) if plain == Some(before) => None,
+                Some(Known { key, .. }) => {
+                    bytes += self.update_instance(key, row, due)?;
+                    Some(key)
+                }
+                None => {
+                    bytes += self.insert_instance(place, row, due)?;
+                    Some(self.connection.last_insert_rowid())
+                }
+            };
+            if let Some(key) = key {
+                known = Some(Known { key, last: known.map_or(0, |known| known.last), row: plain });
+            }
         }
         // The check refuses an instance without a row.
         let Some(mut known) = known else { return Err(rusqlite::Error::QueryReturnedNoRows) };
@@ -248,7 +282,8 @@ impl<'c> Rows<'c> {
             return Ok(Some(*known));
         }
         let read = |row: &rusqlite::Row<'_>| {
-            Ok(Known { key: row.get(0)?, last: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default() })
+            let last = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+            Ok(Known { key: row.get(0)?, last, row: None })
         };
         let known = self.find.query_row(params![id, number(OBSERVED), place.0], read).optional()?;
         if let Some(known) = known {
@@ -269,19 +304,11 @@ impl<'c> Rows<'c> {
         live.insert(id.to_owned(), known);
     }
 
-    fn instance(
-        &mut self,
-        place: Place,
-        row: &WorkflowInstance,
-        due: Option<i64>,
-        exists: bool,
-    ) -> rusqlite::Result<u64> {
+    fn insert_instance(&mut self, place: Place, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
         let input = row.input.to_json();
-        let output = row.output.as_ref().map(|v| v.to_json());
-        let error = row.error.as_ref().map(json).transpose()?;
-        let compensation = json(&row.compensation)?;
-        let statement = if exists { &mut self.update_instance } else { &mut self.insert_instance };
-        statement.execute(params![
+        let Changing { compensation, error, output } = Changing::of(row)?;
+        let bytes = weight(&input) + weight(&compensation) + optional_weight(&error) + optional_weight(&output);
+        self.insert_instance.execute(params![
             row.id,
             due,
             row.status.as_str(),
@@ -301,7 +328,15 @@ impl<'c> Rows<'c> {
             input,
             place.0,
         ])?;
-        Ok(weight(&input) + optional_weight(&output) + optional_weight(&error) + weight(&compensation))
+        Ok(bytes)
+    }
+
+    fn update_instance(&mut self, key: i64, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
+        let Changing { compensation, error, output } = Changing::of(row)?;
+        let bytes = weight(&compensation) + optional_weight(&error) + optional_weight(&output);
+        let (status, end) = (row.status.as_str(), row.end_time.map(|t| t.0));
+        self.update_instance.execute(params![key, due, status, end, compensation, error, output])?;
+        Ok(bytes)
     }
 
     /// Takes a message that this step came from away from its sender, if that is in this file: its text stays, and the
@@ -391,6 +426,23 @@ impl<'c> Rows<'c> {
             self.subscribe.execute(params![instance, of_type])?;
         }
         Ok(())
+    }
+}
+
+/// The texts of an instance's row that its steps change.
+struct Changing {
+    compensation: String,
+    error: Option<String>,
+    output: Option<String>,
+}
+
+impl Changing {
+    fn of(row: &WorkflowInstance) -> rusqlite::Result<Changing> {
+        Ok(Changing {
+            compensation: json(&row.compensation)?,
+            error: row.error.as_ref().map(json).transpose()?,
+            output: row.output.as_ref().map(pavane_core::Value::to_json),
+        })
     }
 }
 
