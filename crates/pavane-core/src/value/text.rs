@@ -114,14 +114,16 @@ fn is_plain(bytes: &[u8]) -> bool {
     const HIGH: u64 = ONES << 7;
     // The high bit of each byte that is zero; bytes above it may be marked wrongly, and then one is zero all the same.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let odd = words.iter().fold(0, |odd, word| {
-        let word = u64::from_ne_bytes(*word);
+    let odd = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
         // A byte below 0x20 has none of the upper three bits: of an ASCII byte these are 0x60.
         let control = zero(word & (ONES * 0x60));
-        odd | control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | (word & HIGH)
-    });
-    odd == 0 && rest.iter().all(|byte| matches!(byte, 0x20..=0x7f) && !matches!(byte, b'"' | b'\\'))
+        control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | (word & HIGH)
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    words.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
 }
 
 /// JSON has no infinities and no NaN: they become the largest finite numbers and `null`, as jq prints them.
