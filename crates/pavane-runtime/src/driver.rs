@@ -9,11 +9,12 @@ mod heard;
 mod hop;
 mod memory;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ahash::HashMap;
 use pavane_core::definition::Mode;
 use pavane_core::engine::{
     CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Step, Wake, decide, decide_on,
@@ -229,11 +230,11 @@ impl Driver {
             inbox,
             back,
             back_sender,
-            active: HashMap::new(),
-            loading: HashMap::new(),
-            waiters: HashMap::new(),
+            active: HashMap::default(),
+            loading: HashMap::default(),
+            waiters: HashMap::default(),
             sweep_at: MIN_SWEEP,
-            stranded: HashMap::new(),
+            stranded: HashMap::default(),
             loads: Arc::new(Semaphore::new(memory::MAX_LOADING)),
             timers: BTreeSet::new(),
             heard,
@@ -789,7 +790,7 @@ impl Active {
         Active {
             program,
             state,
-            in_flight: HashMap::new(),
+            in_flight: HashMap::default(),
             recovered: BTreeSet::new(),
             uncommitted: 0,
             held: Vec::new(),

@@ -21,8 +21,8 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
-use crate::value::once;
 use crate::value::text::Raw;
+use crate::value::{once, text};
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v2";
@@ -161,29 +161,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for PutBack<A> {
     }
 }
 
-/// A message as a CloudEvent, attribute by attribute.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    specversion: &'a str,
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    type_: String,
-    time: String,
-    datacontenttype: &'a str,
-    subject: String,
-    correlationid: &'a str,
-    partitionkey: &'a str,
-    pvninstance: &'a str,
-    pvnworkflow: String,
-    pvnversion: &'a str,
-    pvndigest: &'a str,
-    pvnto: &'a str,
-    pvnkind: &'a str,
-    #[serde(serialize_with = "write_message")]
-    data: &'a Message,
-}
-
 /// What every location knows of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -299,36 +276,39 @@ impl Message {
         self.text().map_or(0, str::len) + ATTRIBUTES
     }
 
-    /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
-    /// people.
+    /// The message as a CloudEvent in the JSON format: its data, which comes last, is the message; its attributes are for
+    /// the bus and for people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
-        let mut text = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
-        // Plain data: writing it to memory cannot fail.
-        let written = serde_json::to_writer(&mut text, &self.envelope(program, at));
-        written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
-    }
-
-    fn envelope<'a>(&'a self, program: &'a Program, at: Timestamp) -> Envelope<'a> {
         let Document { namespace, name, version, .. } = program.document();
         let (from, to) = (self.from.name(), self.to.name());
-        Envelope {
-            specversion: "1.0",
-            id: id::derived(&[&self.instance, from, to, &self.number.to_string()]),
-            source: format!("/pavane/{namespace}/{from}"),
-            type_: format!("{namespace}.{name}.{}.{FORM}", self.what(program)),
-            time: at.to_string(),
-            datacontenttype: "application/json",
-            subject: self.subject(program),
-            correlationid: &self.header.start.correlation_id,
-            partitionkey: &self.instance,
-            pvninstance: &self.instance,
-            pvnworkflow: format!("{namespace}.{name}"),
-            pvnversion: version,
-            pvndigest: self.digest.get(..16).unwrap_or(&self.digest),
-            pvnto: to,
-            pvnkind: self.kind(),
-            data: self,
-        }
+        let mut out = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
+        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
+        let mut attribute = |attribute: &str, parts: &[&str]| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(attribute.as_bytes());
+            out.extend_from_slice(b"\":");
+            text::write_parts(parts, &mut out);
+        };
+        attribute("id", &[&id::derived(&[&self.instance, from, to, &self.number.to_string()])]);
+        attribute("source", &["/pavane/", namespace, "/", from]);
+        let (task, what) = self.what(program);
+        attribute("type", &[namespace, ".", name, ".", task, what, ".", FORM]);
+        attribute("time", &[&at.to_string()]);
+        attribute("datacontenttype", &["application/json"]);
+        attribute("subject", &[self.subject(program)]);
+        attribute("correlationid", &[&self.header.start.correlation_id]);
+        attribute("partitionkey", &[&self.instance]);
+        attribute("pvninstance", &[&self.instance]);
+        attribute("pvnworkflow", &[namespace, ".", name]);
+        attribute("pvnversion", &[version]);
+        attribute("pvndigest", &[self.digest.get(..16).unwrap_or(&self.digest)]);
+        attribute("pvnto", &[to]);
+        attribute("pvnkind", &[self.kind()]);
+        out.extend_from_slice(b",\"data\":");
+        // Plain data: writing it to memory cannot fail.
+        let written = write_message(self, &mut serde_json::Serializer::new(&mut out));
+        out.push(b'}');
+        written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
     }
 
     /// Reads a message from a CloudEvent in the JSON format.
@@ -371,28 +351,29 @@ impl Message {
         }
     }
 
-    /// The task the message leads to, or what it is about.
-    fn what(&self, program: &Program) -> String {
-        match &self.body {
-            Body::Token { errand: Errand::Enter(node), .. } => format!("{}.due", program.node(*node).name),
-            Body::Token { errand: Errand::Undo, .. } => "rollback".into(),
-            Body::Token { .. } => "finished".into(),
-            Body::Report { .. } => "branch.reported".into(),
-            Body::Side { .. } => "rollback.reported".into(),
-            Body::Dropped { .. } => "branch.dropped".into(),
-            Body::Fence { .. } => "fence".into(),
-            Body::Suspend { on: true, .. } => "suspend".into(),
-            Body::Suspend { .. } => "resume".into(),
-            Body::Hasten => "hasten".into(),
-            Body::Undone => "undone".into(),
-            Body::Bereaved { .. } => "abandoned".into(),
-        }
+    /// What the message is about: the task that it leads to, if it leads to one, and a word.
+    fn what<'a>(&self, program: &'a Program) -> (&'a str, &'static str) {
+        let word = match &self.body {
+            Body::Token { errand: Errand::Enter(node), .. } => return (&program.node(*node).name, ".due"),
+            Body::Token { errand: Errand::Undo, .. } => "rollback",
+            Body::Token { .. } => "finished",
+            Body::Report { .. } => "branch.reported",
+            Body::Side { .. } => "rollback.reported",
+            Body::Dropped { .. } => "branch.dropped",
+            Body::Fence { .. } => "fence",
+            Body::Suspend { on: true, .. } => "suspend",
+            Body::Suspend { .. } => "resume",
+            Body::Hasten => "hasten",
+            Body::Undone => "undone",
+            Body::Bereaved { .. } => "abandoned",
+        };
+        ("", word)
     }
 
-    fn subject(&self, program: &Program) -> String {
+    fn subject<'a>(&'a self, program: &'a Program) -> &'a str {
         match &self.body {
-            Body::Token { errand: Errand::Enter(node), .. } => program.node(*node).reference.to_string(),
-            _ => self.instance.clone(),
+            Body::Token { errand: Errand::Enter(node), .. } => &program.node(*node).reference,
+            _ => &self.instance,
         }
     }
 }

@@ -8,9 +8,9 @@
 //! The list is a JSON array. `[value]` is a value; `[position, {…}]` is the object at `position` with these members set.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 
+use ahash::HashMap;
 use jaq_json::{Map, Num, Val};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 

@@ -108,6 +108,19 @@ fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Writes a string that consists of these.
+pub(crate) fn write_parts(parts: &[&str], out: &mut Vec<u8>) {
+    match parts {
+        [one] => write_string(one.as_bytes(), out),
+        parts if parts.iter().all(|part| is_plain(part.as_bytes())) => {
+            out.push(b'"');
+            parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+            out.push(b'"');
+        }
+        parts => write_string(parts.concat().as_bytes(), out),
+    }
+}
+
 /// Whether these are ASCII characters of which JSON escapes none: eight at a time, as far as there are eight.
 fn is_plain(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);

@@ -3,8 +3,10 @@
 //! Everything here runs inside the transaction that [`super::Session`] holds, on rows that were checked. It keeps a
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use ahash::HashMap;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -16,6 +18,10 @@ use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
 /// Live instances of a location remembered, at about 150 bytes each. Past it the memory starts anew: one search each
 /// fills it.
 const REMEMBERED: usize = 65_536;
+
+/// Messages on their way remembered, whose texts are in memory until they are taken in any case. Past it the memory starts
+/// anew: one search each.
+const SENT: usize = 16_384;
 
 const BEGIN: &str = "begin immediate";
 
@@ -115,6 +121,8 @@ pub(super) struct Rows<'c> {
     redriven: Statement<'c>,
     observe: Statement<'c>,
     live: HashMap<Place, HashMap<String, Known>>,
+    /// Messages on their way that were sent lately, by position: where their text is.
+    sent: HashMap<i64, (i64, Arc<str>)>,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
 }
@@ -174,8 +182,9 @@ impl<'c> Rows<'c> {
             redrive: connection.prepare(REDRIVE)?,
             redriven: connection.prepare(REDRIVEN)?,
             observe: connection.prepare(OBSERVE)?,
-            live: HashMap::new(),
-            names: HashMap::new(),
+            live: HashMap::default(),
+            sent: HashMap::default(),
+            names: HashMap::default(),
         })
     }
 
@@ -348,8 +357,11 @@ impl<'c> Rows<'c> {
         // name, the text tells: no two messages are alike.
         let sender = self.named(from)?.unwrap_or(Place::OWN);
         let position = sender.key(*position);
-        let found: Option<i64> =
-            self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?;
+        let sent = self.sent.remove(&position).filter(|(_, envelope)| envelope_parts(envelope).1 == Some(data));
+        let found = match sent {
+            Some((message, _)) => Some(message),
+            None => self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?,
+        };
         let Some(message) = found else { return Ok(None) };
         self.gone.execute([position])?;
         Ok(Some(Apart { payload, message, tail: rest }))
@@ -374,15 +386,21 @@ impl<'c> Rows<'c> {
             self.write_message.execute(params![head, data])?;
             let key = self.connection.last_insert_rowid();
             self.send.execute(params![place.key(*position), message.to, key])?;
+            if self.sent.len() >= SENT {
+                self.sent.clear();
+            }
+            self.sent.insert(place.key(*position), (key, message.envelope.clone()));
             bytes += weight(&message.envelope);
         }
         for position in &commit.delivered {
             // Nothing, when its receiver has taken it.
             let position = place.key(*position);
+            self.sent.remove(&position);
             self.delivered.execute([position])?;
             self.gone.execute([position])?;
         }
         for (position, reason) in &commit.dead {
+            self.sent.remove(&place.key(*position));
             self.dead.execute(params![place.key(*position), reason])?;
             self.gone.execute([place.key(*position)])?;
         }
@@ -480,14 +498,10 @@ fn write_entry(
     Ok(weight(payload) + tail.map_or(0, weight))
 }
 
-/// What stands before and after a part of a text. It is found by its beginning: a search for all of a long part prepares
-/// itself for longer than it takes to compare it once.
-fn around<'t>(text: &'t str, part: &str) -> Option<(&'t str, &'t str)> {
-    const BEGINNING: usize = 64;
-    let end = (0..=part.len().min(BEGINNING)).rev().find(|end| part.is_char_boundary(*end))?;
-    let at = text.find(part.get(..end)?)?;
-    let rest = text.get(at..)?.strip_prefix(part)?;
-    Some((text.get(..at)?, rest))
+/// What stands before and after an object in a text, of which the text has other objects before it at most. To look for all of
+/// a long object would take longer than to compare it with what begins like one.
+fn around<'t>(text: &'t str, object: &str) -> Option<(&'t str, &'t str)> {
+    text.match_indices('{').find_map(|(at, _)| Some((text.get(..at)?, text.get(at..)?.strip_prefix(object)?)))
 }
 
 /// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
