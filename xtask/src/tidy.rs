@@ -8,12 +8,13 @@ use crate::stage::{Stages, cargo, root};
 /// Which of our crates each may use. Anything else is a room reaching into another.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("pavane-core", &[]),
-    ("pavane-store", &["pavane-core"]),
+    ("pavane-watch", &[]),
+    ("pavane-store", &["pavane-core", "pavane-watch"]),
     ("pavane-bus", &["pavane-core", "pavane-store"]),
-    ("pavane-runtime", &["pavane-core", "pavane-store", "pavane-bus"]),
+    ("pavane-runtime", &["pavane-core", "pavane-store", "pavane-bus", "pavane-watch"]),
     ("pavane-testkit", &["pavane-core", "pavane-store"]),
-    ("pavane-gateway", &[]),
-    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime", "pavane-gateway"]),
+    ("pavane-gateway", &["pavane-watch"]),
+    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime", "pavane-gateway", "pavane-watch"]),
     ("xtask", &[]),
 ];
 

@@ -14,6 +14,7 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use pavane_watch::Spans;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -33,6 +34,7 @@ use crate::stats::{RouteStats, Snapshot, UpstreamNumbers};
 use crate::table::{Unrouted, host_of};
 use crate::tls::ClientCertificate;
 use crate::units::Fault;
+use crate::watched::{Facts, Watched};
 
 /// How long to wait when the system has no more sockets.
 const NO_SOCKET: Duration = Duration::from_millis(50);
@@ -47,6 +49,7 @@ struct Shared {
     state: ArcSwap<State>,
     ground: Ground,
     slots: Arc<Slots>,
+    spans: Spans,
     stopping: watch::Sender<bool>,
     unrouted: AtomicU64,
 }
@@ -64,12 +67,26 @@ impl Gateway {
     /// # Errors
     /// Every fault of the setup.
     pub fn new(setup: Setup, port: Arc<dyn Workflows>, tls: rustls::ClientConfig) -> Result<Gateway, Vec<Fault>> {
+        Gateway::traced(setup, port, tls, Spans::default())
+    }
+
+    /// As [`Gateway::new`], with a place for spans.
+    ///
+    /// # Errors
+    /// Every fault of the setup.
+    pub fn traced(
+        setup: Setup,
+        port: Arc<dyn Workflows>,
+        tls: rustls::ClientConfig,
+        spans: Spans,
+    ) -> Result<Gateway, Vec<Fault>> {
         let ground = Ground { port, tls };
         let state = State::build(setup, &ground, None)?;
         let shared = Shared {
             state: ArcSwap::from_pointee(state),
             ground,
             slots: Arc::default(),
+            spans,
             stopping: watch::Sender::new(false),
             unrouted: AtomicU64::new(0),
         };
@@ -200,12 +217,17 @@ impl Gateway {
         let client = headers::client(peer.ip(), request.headers(), &state.settings.trusted_proxies);
         let came = Came { peer: peer.ip(), client, host: String::new(), tls, certificate, trusted, slot };
         let (method, uri) = (request.method().clone(), request.uri().clone());
+        let watched = Watched::begin(&self.shared.spans, request.headers());
+        let mut route = None;
         let mut answer = match enter(request, state, came, id.clone()) {
             Ok(exchange) => {
+                let exchange = Exchange { watched: watched.clone(), ..exchange };
+                route = watched.as_ref().map(|_| exchange.found.route.clone());
                 let stats = exchange.found.route.stats.clone();
                 let busy = RouteStats::begin(&stats);
                 let answer = Next::all().run(exchange).await;
-                stats.answered(answer.status().as_u16(), began.elapsed());
+                let trace = watched.as_ref().and_then(Watched::trace);
+                stats.answered(answer.status().as_u16(), began.elapsed(), trace);
                 answer.map(|body| Body::new(Holding::new(body, busy)))
             }
             Err(problem) => {
@@ -213,9 +235,14 @@ impl Gateway {
                 problem.into_response()
             }
         };
+        let status = answer.status().as_u16();
+        if let Some(watched) = watched {
+            let route = route.as_ref().and_then(|route| route.name.split_once(' ')).map(|(_, path)| path);
+            watched.end(&Facts { method: &method, uri: &uri, tls, client, route, status });
+        }
         tracing::info!(
             target: "pavane_gateway::access",
-            %client, %method, path = uri.path(), status = answer.status().as_u16(), request = ?id,
+            %client, %method, path = uri.path(), status, request = ?id,
             "answered"
         );
         answer.headers_mut().insert(headers::REQUEST_ID, id);
@@ -277,7 +304,17 @@ fn enter(
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
     let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
     let (whole, body) = (body.whole(), Body::new(body));
-    Ok(Exchange { request: Request::from_parts(parts, body), whole, found, state, id, came, upgrade, caller: None })
+    Ok(Exchange {
+        request: Request::from_parts(parts, body),
+        whole,
+        found,
+        state,
+        id,
+        came,
+        upgrade,
+        caller: None,
+        watched: None,
+    })
 }
 
 /// The method by which a route is found: a preflight is about another one.

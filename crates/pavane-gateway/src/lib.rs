@@ -28,6 +28,7 @@ mod tls;
 mod tunnel;
 mod units;
 mod upstream;
+mod watched;
 mod workflow;
 
 pub use auth::secret::{hash_password, new_key};

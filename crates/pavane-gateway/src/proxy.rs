@@ -26,6 +26,7 @@ use crate::state::State;
 use crate::table::ServiceTarget;
 use crate::tunnel;
 use crate::upstream::{Common, Endpoint, InFlight};
+use crate::watched::Watched;
 
 /// How a body, or a WebSocket, may stand still when nothing else is set.
 pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -33,7 +34,7 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, whole, state, id, came, upgrade, caller, .. } = exchange;
+    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = exchange;
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
@@ -45,7 +46,8 @@ pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result
     let idempotent = parts.method.is_idempotent();
     let within = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
-    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client: came.client };
+    let client = came.client;
+    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client, watched };
     let (response, in_flight) = sending.send().await?;
     respond(response, in_flight, upgrade, &came, &sending.state.settings.timeouts)
 }
@@ -98,6 +100,7 @@ struct Sending<'a> {
     idempotent: bool,
     deadline: Instant,
     client: std::net::IpAddr,
+    watched: Option<Watched>,
 }
 
 /// How one attempt ended.
@@ -122,7 +125,7 @@ impl Sending<'_> {
             let Some((endpoint, in_flight)) = upstream.pick(&common, &tried) else {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_url").retry_after(1));
             };
-            let attempt = self.attempt(&endpoint).await;
+            let attempt = self.attempt(&endpoint, tried.len()).await;
             let repeat = match &attempt {
                 Attempt::Answered(response) => {
                     let fine = !temporary(response.status());
@@ -164,7 +167,8 @@ impl Sending<'_> {
         }
     }
 
-    async fn attempt(&self, endpoint: &Endpoint) -> Attempt {
+    /// Sends it, for the first time or again after so many attempts.
+    async fn attempt(&self, endpoint: &Endpoint, before: usize) -> Attempt {
         let uri = match endpoint.uri(&self.path) {
             Ok(uri) => uri,
             Err(why) => return Attempt::NotSent(why.to_string()),
@@ -177,7 +181,17 @@ impl Sending<'_> {
         let websocket = self.parts.headers.contains_key(header::UPGRADE);
         let clients = &self.state.clients;
         let client = if websocket { clients.websocket() } else { clients.of(self.target.upstream.settings.protocol) };
-        match tokio::time::timeout_at(self.deadline, client.request(request)).await {
+        let asked = self.watched.as_ref().map(|watched| (watched.ask(request.headers_mut()), request.uri().clone()));
+        let answer = tokio::time::timeout_at(self.deadline, client.request(request)).await;
+        if let Some((asked, uri)) = asked {
+            let ended = match &answer {
+                Ok(Ok(response)) => Ok(response.status().as_u16()),
+                Ok(Err(_)) => Err("no answer"),
+                Err(_) => Err("timeout"),
+            };
+            asked.end(&self.parts.method, &uri, &self.target.upstream.name, before, ended);
+        }
+        match answer {
             Ok(Ok(response)) => Attempt::Answered(response),
             Ok(Err(error)) => match BodyFault::behind(&error) {
                 Some(fault) => Attempt::Body(fault),

@@ -8,6 +8,7 @@
 mod heard;
 mod hop;
 mod memory;
+mod watched;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,13 +18,15 @@ use std::time::Duration;
 use ahash::HashMap;
 use pavane_core::definition::Mode;
 use pavane_core::engine::{
-    CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Step, Wake, decide, decide_on,
+    CallId, Certainty, Command, Effect, Event, Input, Outcome, Parent, Rejected, Start, State, Step, TraceContext,
+    Wake, decide, decide_on,
 };
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
-use pavane_core::record::{Status, WorkflowInstance};
+use pavane_core::record::{ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
 use pavane_store::{Commit, Due, Outgoing, Store, Taken};
+use pavane_watch::Span;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -145,6 +148,8 @@ struct Continuation {
     sent: Vec<(u64, Outgoing)>,
     /// The status the instance reached with it, when that is its last.
     ended: Option<Status>,
+    /// What ended with it, for its trace.
+    spans: Vec<Span>,
 }
 
 enum Answer {
@@ -210,6 +215,7 @@ pub(crate) struct Driver {
     /// Steps that wait for an outcome, in the order in which they have waited long enough; some wait no more.
     hops: VecDeque<(u64, Instant, String)>,
     next_hop: u64,
+    numbers: watched::Known,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
     batches: usize,
@@ -242,6 +248,7 @@ impl Driver {
             rests: 0,
             hops: VecDeque::new(),
             next_hop: 0,
+            numbers: watched::Known::default(),
             batch: Vec::new(),
             continuations: Vec::new(),
             batches: 0,
@@ -448,6 +455,7 @@ impl Driver {
 
     /// Puts a step into the next batch, with the message that it came from if that was made in this process.
     fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>, taken: Option<Taken>) {
+        let spans = self.watch(id, &step, ended);
         let Some(active) = self.active.get_mut(id) else { return };
         active.uncommitted += 1;
         let (at, shared) = (step.entry.timestamp, &self.engine.shared);
@@ -467,6 +475,7 @@ impl Driver {
             published: !step.publish.is_empty(),
             sent: send.clone(),
             ended,
+            spans,
         });
         self.batch.push(Commit {
             entry: Some(step.entry),
@@ -600,7 +609,8 @@ impl Driver {
     }
 
     fn committed(&mut self, continuation: Continuation) {
-        let Continuation { id, answer, published, sent, ended } = continuation;
+        let Continuation { id, answer, published, sent, ended, spans } = continuation;
+        spans.into_iter().for_each(|span| self.engine.shared.options.watch.spans.offer(span));
         match answer {
             Some(Answer::Started(reply)) => {
                 self.engine.shared.tally.started.fetch_add(1, Ordering::Relaxed);
@@ -687,6 +697,7 @@ impl Driver {
             }
         }
         let correlation = active.state.correlation_id().to_owned();
+        let trace = active.state.trace().cloned();
         for begun in gone {
             match begun {
                 Begun::Child(Some(child)) => self.cancel(child),
@@ -697,8 +708,13 @@ impl Driver {
         }
         for (effect, release) in begin {
             match effect {
-                Effect::Call(call) => self.call(Context { instance: id.to_owned(), release }, call),
-                Effect::StartChild { call, child } => self.start_child(id, call, child, correlation.clone()),
+                Effect::Call(call) => {
+                    self.call(Context { instance: id.to_owned(), release, trace: trace.clone() }, call);
+                }
+                Effect::StartChild { call, child } => {
+                    let trace = trace.as_ref().map(|trace| watched::of_child(id, trace, call));
+                    self.start_child(id, call, child, correlation.clone(), trace);
+                }
             }
         }
     }
@@ -716,14 +732,22 @@ impl Driver {
         });
     }
 
-    fn start_child(&self, id: &str, call: CallId, child: pavane_core::engine::Child, correlation: String) {
+    fn start_child(
+        &self,
+        id: &str,
+        call: CallId,
+        child: pavane_core::engine::Child,
+        correlation: String,
+        trace: Option<TraceContext>,
+    ) {
         let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
         let wait = child.wait;
         let mode = self.active.get(&id).map_or(Mode::Orchestration, |active| active.program.placed());
         let parent = wait.then(|| Parent { instance: id.clone(), call, reference: child.reference.clone() });
         tokio::spawn(async move {
             let result = loop {
-                match engine.start_child(child.clone(), mode, correlation.clone(), parent.clone()).await {
+                match engine.start_child(child.clone(), mode, correlation.clone(), parent.clone(), trace.clone()).await
+                {
                     Ok(_) => break Ok(()),
                     Err(Error::Busy { retry_after_seconds, .. }) => {
                         tokio::time::sleep(Duration::from_secs(retry_after_seconds)).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pavane_bus::Relay;
 use pavane_core::definition::{self, Diagnostic, Mode};
-use pavane_core::engine::{Command, Host, Parent, Start};
+use pavane_core::engine::{Command, Host, Parent, Start, TraceContext};
 use pavane_core::event::CloudEvent;
 use pavane_core::program::{Location, Program, Resources};
 use pavane_core::record::WorkflowInstance;
@@ -22,6 +22,7 @@ use crate::effects::Effects;
 use crate::observer::Observer;
 use crate::outbox;
 use crate::registry::{self, Registry};
+use crate::watch::Watch;
 
 /// Limits of the engine, each with its reason.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub max_queued: usize,
     /// Partitions of instances, each with one driver.
     pub partitions: usize,
+    /// What it counts and traces; one for the process.
+    pub watch: Arc<Watch>,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             max_active: 200_000,
             max_queued: 100_000,
             partitions: 1,
+            watch: Arc::default(),
         }
     }
 }
@@ -93,6 +97,8 @@ pub struct StartRequest {
     pub idempotency_key: Option<String>,
     /// Explicit instance id (a UUID); wins over the key.
     pub id: Option<String>,
+    /// The trace of whoever asks: that of the instance, if it is a new one.
+    pub trace: Option<TraceContext>,
 }
 
 /// A started instance.
@@ -439,12 +445,13 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let StartRequest { namespace, name, version, mode, input, idempotency_key, id } = request;
+        let StartRequest { namespace, name, version, mode, input, idempotency_key, id, trace } = request;
         let program = self.shared.registry.find(&namespace, &name, version.as_deref(), mode)?;
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let start = Start { correlation_id: id.clone(), id, input, parent: None };
+        let trace = trace.or_else(|| self.shared.options.watch.new_trace(&id));
+        let start = Start { correlation_id: id.clone(), id, input, parent: None, trace };
         self.begin(program, start, keyed).await
     }
 
@@ -469,13 +476,14 @@ impl Engine {
         mode: Mode,
         correlation_id: String,
         parent: Option<Parent>,
+        trace: Option<TraceContext>,
     ) -> Result<Started, Error> {
         let find = |mode| self.shared.registry.find(&child.namespace, &child.name, Some(&child.version), Some(mode));
         // It runs in its parent's mode if it can: its parent cannot tell.
         let program = find(mode).or_else(|_| find(Mode::Orchestration))?;
         // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
         // alone could fill the engine and wait for ever.
-        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
+        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent, trace }, true).await
     }
 
     async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {
@@ -624,6 +632,11 @@ impl Engine {
             oversize: read(&tally.oversize),
             active: read(&tally.active),
         }
+    }
+
+    /// Inputs that wait for the drivers now.
+    pub fn queued(&self) -> usize {
+        self.shared.partitions.iter().map(|inbox| inbox.max_capacity() - inbox.capacity()).sum()
     }
 
     /// Takes no more starts, lets calls in flight end until `deadline`, makes everything durable and stops.

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use pavane_core::problem::Kind;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_gateway::{Answer, Body, Gateway, Outcome, Problem, Setup, Start, WorkflowName, Workflows};
+use pavane_runtime::watch::trace_of;
 use pavane_runtime::{Engine, StartRequest, effects};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -47,7 +48,7 @@ fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
 pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
     let tls = effects::tls(running.network.options())?;
     let port = Arc::new(Port(running.engine.clone()));
-    let gateway = Gateway::new(setup(&running.config), port, tls);
+    let gateway = Gateway::traced(setup(&running.config), port, tls, running.watch.spans.clone());
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
     let listener = TcpListener::bind(address).await.map_err(|e| {
@@ -104,7 +105,7 @@ impl Workflows for Port {
 
 impl Port {
     async fn begin(&self, start: Start) -> Result<Outcome, ApiError> {
-        let Start { workflow, input, key, wait } = start;
+        let Start { workflow, input, key, wait, traceparent, tracestate } = start;
         let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
         let input = api::input(&input)?;
         let WorkflowName { namespace, name, version, .. } = workflow;
@@ -113,7 +114,8 @@ impl Port {
         if !violations.is_empty() {
             return Err(ApiError::input(&violations));
         }
-        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None };
+        let trace = trace_of(traceparent.as_deref(), tracestate.as_deref());
+        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, trace };
         let started = self.0.start(request).await?;
         let Some(wait) = wait else {
             return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });

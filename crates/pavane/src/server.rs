@@ -12,6 +12,7 @@ use pavane_core::engine::Host;
 use pavane_gateway::Gateway;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::services::Place;
+use pavane_runtime::watch::Watch;
 use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
@@ -46,6 +47,8 @@ pub struct Running {
     pub engine: Engine,
     /// The effects it performs.
     pub network: Network,
+    /// What they count and trace.
+    pub watch: Arc<Watch>,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
     /// The participants of the services in this process, each with a store of its own in the same file.
@@ -142,9 +145,10 @@ impl Running {
     ) -> Result<Running, Vec<String>> {
         let secrets = secrets(&config, more_secrets)?;
         let files = config.workflow_files()?;
-        let network = network(&config, &secrets, resolve)?;
+        let watch = Arc::<Watch>::default();
+        let network = network(&config, &secrets, resolve, &watch)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
-        let options = options(&config, secrets);
+        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let remote = config.remote_services();
         let here = options.services.difference(&remote).cloned().collect();
@@ -159,6 +163,7 @@ impl Running {
         let running = Running {
             engine,
             network,
+            watch,
             sqlite,
             participants,
             bus,
@@ -288,12 +293,13 @@ impl Running {
             )]);
         }
         let secrets = secrets(&config, BTreeMap::new())?;
-        let network = network(&config, &secrets, Vec::new())?;
+        let watch = Arc::<Watch>::default();
+        let network = network(&config, &secrets, Vec::new(), &watch)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let path = participant_path(&config.store.sqlite.path, service);
         let (store, sqlite) = open_store(&Storage::Configured, path, wait).await?;
         let failed = |error: pavane_runtime::Error| vec![error.to_string()];
-        let options = options(&config, secrets);
+        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let engine = Engine::alone(service, options, store, Arc::new(network.clone())).await.map_err(failed)?;
         let store = engine.identity().await.map_err(failed)?;
         let caller = Arc::new(Caller::new(&url, token.as_deref()));
@@ -304,13 +310,21 @@ impl Running {
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
         let gateway = Arc::default();
-        Ok(Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, gateway, config })
+        Ok(Running { engine, network, watch, sqlite, participants, bus, bus_address, elsewhere, gateway, config })
     }
 
     /// The engine, and the participants as the engines they are.
     pub fn engines(&self) -> Vec<Engine> {
         let participants = self.participants().into_iter().map(|participant| participant.engine);
         std::iter::once(self.engine.clone()).chain(participants).collect()
+    }
+
+    /// Services that have participants, here or elsewhere.
+    pub(crate) fn participant_names(&self) -> BTreeSet<String> {
+        match &self.elsewhere {
+            Elsewhere::Hub(hub) => hub.here().union(&hub.remote()).cloned().collect(),
+            Elsewhere::Participant(_) => BTreeSet::new(),
+        }
     }
 
     /// Where the participant of a service is: `here`, or `attached` or `away` when it is in a process of its own.
@@ -500,6 +514,7 @@ fn network(
     config: &Config,
     secrets: &BTreeMap<String, Value>,
     resolve: Vec<(String, Option<u16>, SocketAddr)>,
+    watch: &Arc<Watch>,
 ) -> Result<Network, Vec<String>> {
     let defaults = NetworkOptions::default();
     let http = &config.http;
@@ -513,6 +528,7 @@ fn network(
         call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
         max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
         max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
+        watch: watch.clone(),
     };
     Network::new(options).map_err(|e| vec![e])
 }
@@ -529,6 +545,7 @@ pub(crate) fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Opti
         max_active: config.limits.active_instances.unwrap_or(limits.max_active),
         max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
         partitions: limits.partitions,
+        watch: limits.watch,
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Wake;
 use super::event::{AfterRollback, Parked, ReportKind, TokenId};
 use super::message::Peer;
-use super::types::{Call, CallId, Child, Effect, Parent, Request, Start};
+use super::types::{Call, CallId, Child, Effect, Parent, Request, Start, TraceContext};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
@@ -612,6 +612,11 @@ impl State {
     /// Where the result of this instance goes, when it is a sub-workflow somebody waits for.
     pub fn parent(&self) -> Option<&Parent> {
         self.start.as_ref()?.parent.as_ref()
+    }
+
+    /// The trace it belongs to, if whoever started it had one.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.start.as_ref()?.trace.as_ref()
     }
 
     /// Id of the outermost instance of the chain of sub-workflows it belongs to.

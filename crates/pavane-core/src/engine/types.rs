@@ -80,6 +80,19 @@ pub struct Start {
     pub correlation_id: String,
     /// The instance and task that run it as a sub-workflow.
     pub parent: Option<Parent>,
+    /// The trace that it belongs to, if whoever started it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+}
+
+/// A trace in the form of W3C Trace Context. It goes wherever the instance does; the machine does not read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceContext {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// Where a sub-workflow's result goes.

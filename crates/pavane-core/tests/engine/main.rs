@@ -156,6 +156,7 @@ impl<'a> World<'a> {
             input: Value::from(&self.run.input),
             correlation_id: ID.into(),
             parent: None,
+            trace: None,
         })
     }
 

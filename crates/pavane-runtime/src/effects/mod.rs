@@ -5,6 +5,7 @@ mod http;
 mod network;
 mod openapi;
 mod secrets;
+mod watched;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 pub use http::{Network, Traffic};
 pub use network::{NetworkOptions, tls};
 use pavane_core::Value;
-use pavane_core::engine::{Call, Held, Outcome};
+use pavane_core::engine::{Call, Held, Outcome, TraceContext};
 use tokio::sync::Notify;
 
 /// A future of an effect.
@@ -26,6 +27,8 @@ pub struct Context {
     pub instance: String,
     /// To be asked before the call is sent.
     pub release: Arc<Release>,
+    /// The trace of the instance, if it was started in one.
+    pub trace: Option<TraceContext>,
 }
 
 /// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has

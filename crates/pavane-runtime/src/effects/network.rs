@@ -25,6 +25,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
 use crate::services::Services;
+use crate::watch::Watch;
 
 /// How calls reach the network.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct NetworkOptions {
     pub max_per_authority: usize,
     /// Calls in flight over all authorities: each holds a socket. Further ones wait their turn in order.
     pub max_calls: usize,
+    /// What it counts and traces; one for the process.
+    pub watch: Arc<Watch>,
 }
 
 impl Default for NetworkOptions {
@@ -61,6 +64,7 @@ impl Default for NetworkOptions {
             call_timeout: Duration::from_secs(30),
             max_per_authority: 64,
             max_calls: 1_024,
+            watch: Arc::default(),
         }
     }
 }

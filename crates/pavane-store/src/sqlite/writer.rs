@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use pavane_watch::{COUNTS, Histogram, Reading, SECONDS};
 use rusqlite::Connection;
 
 use super::lock::Lock;
@@ -36,11 +38,26 @@ pub(super) struct Writer {
     counters: Arc<Counters>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     transactions: AtomicU64,
     commits: AtomicU64,
     bytes: AtomicU64,
+    groups: Histogram,
+    syncs: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        let (groups, syncs) = (Histogram::new(COUNTS), Histogram::new(SECONDS));
+        Counters {
+            transactions: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            groups,
+            syncs,
+        }
+    }
 }
 
 struct Job {
@@ -125,6 +142,11 @@ impl Writer {
         }
     }
 
+    /// How many commits shared a transaction, and how many seconds its end took, fsync included.
+    pub(super) fn distributions(&self) -> (Reading, Reading) {
+        (self.counters.groups.read(), self.counters.syncs.read())
+    }
+
     /// Ends the thread once everything queued is written. Called from a `done`, on the thread itself, it does not
     /// wait: the thread ends when it comes to the end of its queue.
     pub(super) fn close(&mut self) {
@@ -193,7 +215,12 @@ impl Session<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
+        let began = Instant::now();
         self.rows.commit()?;
+        self.counters.syncs.record(began.elapsed().as_secs_f64(), None);
+        if commits > 0 {
+            self.counters.groups.record(commits as f64, None);
+        }
         if commits > 0 || bytes > 0 {
             self.counters.transactions.fetch_add(1, Ordering::Relaxed);
             self.counters.commits.fetch_add(commits, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::lifecycle;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value as Data};
+use pavane_runtime::watch::trace_of;
 use pavane_runtime::{Cursor, Engine, Operation, StartRequest};
 use pavane_store::Query as Filter;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,8 @@ pub(super) async fn start(
         return Err(ApiError::bad_request("invalid_id", "the header Pavane-Instance must be a UUID"));
     }
     let idempotency_key = text("idempotency-key");
-    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id };
+    let trace = trace_of(text("traceparent").as_deref(), text("tracestate").as_deref());
+    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id, trace };
     let engine = &api.running.engine;
     let started = engine.start(request).await?;
     if let Some(wait) = wait {

@@ -5,6 +5,7 @@
 
 pub mod bus;
 mod events;
+mod exposition;
 mod instances;
 mod letters;
 mod metrics;

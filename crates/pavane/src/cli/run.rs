@@ -82,6 +82,7 @@ impl Run {
             input,
             idempotency_key: None,
             id: None,
+            trace: None,
         };
         let started = running.engine.start(request).await.map_err(|error| match error {
             Error::InvalidInput(_) | Error::Mode(_) => Failure::wrong(error.to_string()),
