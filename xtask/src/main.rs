@@ -4,7 +4,6 @@
 //! Nothing here builds or tests anything itself. Start reading at [`main`].
 
 mod mutants;
-mod packages;
 mod stage;
 mod tidy;
 
@@ -128,7 +127,6 @@ fn test(stages: &mut Stages, quick: bool) {
         stages.run("conformance features", cargo(&["test", "--package", "pavane", "--lib", "--test", "ctk"]));
         return;
     }
-    packages::install(stages);
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
     tests.env("PAVANE_SCHEDULES", SCHEDULES);
     stages.run("all tests", tests);
