@@ -4,6 +4,7 @@
 //! Nothing here builds or tests anything itself. Start reading at [`main`].
 
 mod mutants;
+mod packages;
 mod stage;
 mod tidy;
 
@@ -36,7 +37,8 @@ struct Cli {
 enum Task {
     /// Everything that must hold: tidy, all tests, the conformance features, the demo.
     Test {
-        /// Leave out what takes minutes: kill tests, the release build, most schedules of the simulator.
+        /// Leave out what takes minutes: tests of the binary, among them those against other programs, the release build,
+        /// most schedules of the simulator.
         #[arg(long)]
         quick: bool,
     },
@@ -127,8 +129,9 @@ fn test(stages: &mut Stages, quick: bool) {
         stages.run("conformance features", cargo(&["test", "--package", "pavane", "--lib", "--test", "ctk"]));
         return;
     }
+    let left_out = packages::install(stages);
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    tests.env("PAVANE_SCHEDULES", SCHEDULES);
+    tests.env("PAVANE_SCHEDULES", SCHEDULES).env(packages::LEFT_OUT, left_out.join(","));
     stages.run("all tests", tests);
     stages.run("release build", cargo(&["build", "--release", "--package", "pavane"]));
     let pavane = stage::target().join("release").join("pavane");
