@@ -18,11 +18,14 @@ struct Package {
 }
 
 /// What there must be for a full test.
-const NEEDED: &[Package] = &[Package {
-    name: "prometheus",
-    program: "promtool",
-    tests: "scraping, alert rules and the dashboard against a real Prometheus",
-}];
+const NEEDED: &[Package] = &[
+    Package {
+        name: "prometheus",
+        program: "promtool",
+        tests: "scraping, alert rules and the dashboard against a real Prometheus",
+    },
+    Package { name: "nginx-light", program: "nginx", tests: "the gateway behind a real nginx" },
+];
 
 /// The variable that tells tests which programs they are to do without, by commas.
 pub const LEFT_OUT: &str = "PAVANE_LEAVE_OUT";
