@@ -335,7 +335,7 @@ pub enum Way {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSettings {
     /// Which requests it takes.
@@ -388,6 +388,14 @@ pub struct RouteSettings {
     pub cors: Option<CorsSettings>,
 }
 
+impl RouteSettings {
+    /// A route that starts a workflow (`namespace/name`) for each POST to a path, all else as it is when nothing is said.
+    pub fn to_workflow(path: impl Into<String>, workflow: impl Into<String>) -> RouteSettings {
+        let match_ = MatchSettings { path: path.into(), ..MatchSettings::default() };
+        RouteSettings { match_, workflow: Some(workflow.into()), ..RouteSettings::default() }
+    }
+}
+
 /// Cross-origin requests of browsers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -410,7 +418,7 @@ pub struct CorsSettings {
 }
 
 /// Which requests a route takes: those that fit everything given.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatchSettings {
     /// Host names, `*.example.com` for all below one.

@@ -1,12 +1,12 @@
-//! A client of one mode: it starts an instance, waits for its end, and when it is refused or cut off asks again under the
-//! same key. Its time begins when the instance was due.
+//! A client of one mode: it starts an instance by that mode's route of the gateway, waits for its end, and when it is
+//! refused or cut off asks again under the same key. Its time begins when the instance was due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use pavane_core::definition::Mode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::subject::Subject;
 use crate::demo::services::Fate;
@@ -14,6 +14,10 @@ use crate::measure::pool::{Pool, Unanswered};
 
 /// Longest an instance may take before it counts as lost: far longer than any should, an outage included.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a connection may be idle: longer than the other mode is measured between two turns. One that the gateway closes
+/// meanwhile would have to be made again while time is taken.
+const IDLE: &str = "10m";
 
 /// Pause of a client that was refused. Short against a restart, so that the pause is not what is measured; long against a
 /// connection, so that asking is no load.
@@ -70,6 +74,25 @@ pub(crate) struct Client {
     first: u64,
 }
 
+/// What the configuration says of the gateway and its routes: one for each mode.
+pub(crate) fn routes([namespace, name, version]: &[String; 3]) -> [(&'static str, Value); 2] {
+    let route = |mode: Mode| {
+        json!({
+            "match": { "path": path(mode) },
+            "workflow": format!("{namespace}/{name}"),
+            "version": version,
+            "mode": mode.as_str(),
+            "wait": format!("{}s", PATIENCE.as_secs()),
+        })
+    };
+    [("gateway", json!({ "timeouts": { "header": IDLE } })), ("routes", json!(Mode::ALL.map(route)))]
+}
+
+/// Where instances of a mode are started.
+fn path(mode: Mode) -> String {
+    format!("/{}", mode.as_str())
+}
+
 impl Client {
     /// A client that numbers its instances from `first` on.
     pub fn new(pool: Pool, subject: Arc<Subject>, mode: Mode, first: u64) -> Client {
@@ -84,14 +107,11 @@ impl Client {
         let number = self.first + number;
         let initial = self.mode.as_str().get(..1).unwrap_or_default();
         let key = format!("{initial}-{number:06}");
-        let [namespace, name, version] = &self.subject.identity;
-        let path =
-            format!("/api/v1/workflows/{namespace}/{name}/instances?version={version}&mode={}", self.mode.as_str());
-        let wait = format!("wait={}", PATIENCE.as_secs());
+        let path = path(self.mode);
         let input = self.subject.input(&key, number);
         let (mut accepted, mut failed_at) = (true, None);
         let end = loop {
-            let headers = [("prefer", wait.as_str()), ("idempotency-key", key.as_str())];
+            let headers = [("idempotency-key", key.as_str())];
             let request = self.pool.request(Method::POST, &path, &headers, &input)?;
             let late = due + PATIENCE;
             let Ok(answer) = tokio::time::timeout_at(late.into(), self.pool.send(request)).await else {
@@ -120,7 +140,7 @@ fn end(status: StatusCode, body: &[u8]) -> Option<End> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     match status {
-        StatusCode::OK => Some(End::Completed(body["output"].clone())),
+        StatusCode::OK => Some(End::Completed(body)),
         StatusCode::ACCEPTED => Some(End::Lost(format!("it did not end within {} s", PATIENCE.as_secs()))),
         _ if text("code") == "instance_faulted" => Some(End::Faulted {
             error: format!("{status} {} {}", text("title"), text("detail")).trim_end().to_owned(),
@@ -137,7 +157,7 @@ mod tests {
 
     #[test]
     fn answers_say_how_it_ended() {
-        let completed = end(StatusCode::OK, br#"{"id":"1","status":"completed","output":{"a":1}}"#);
+        let completed = end(StatusCode::OK, br#"{"a":1}"#);
         assert_eq!(completed, Some(End::Completed(serde_json::json!({ "a": 1 }))));
         let faulted =
             br#"{"code":"instance_faulted","title":"Declined","detail":"no","compensation":{"unresolved":[]}}"#;

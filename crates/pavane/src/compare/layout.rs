@@ -14,6 +14,7 @@ use http::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::client;
 use super::service::Done;
 use super::subject::{Answering, Subject};
 use crate::demo::services::{Behaviour, Books};
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for a process looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The command of a service's process.
+const COMPARED: &str = "compare-service";
 
 /// What the services are like.
 #[derive(Clone, Debug)]
@@ -62,8 +66,8 @@ pub(crate) struct Member {
     process: Option<Process>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where a service tells what it did, and the engine hosts the bus.
-    second: Option<SocketAddr>,
+    /// Where a service tells what it did.
+    control: Option<SocketAddr>,
     /// Whose participant it is.
     participant_of: Option<String>,
     /// What earlier processes at this place used.
@@ -100,37 +104,46 @@ impl Layout {
         let mut members = Vec::new();
         if subject.answering != Answering::Configured {
             for name in &subject.participants {
-                members.push(Member::start(name, service(subject, services, name, folder), folder).await?);
+                let (member, addresses) = Member::start(name, service(subject, services, name, folder), folder).await?;
+                members.push(Member { control: addresses.get(1).copied(), ..member });
             }
         }
         let config = folder.join("pavane.yaml");
         let mut settings = settings(subject, &members, participants);
+        for (number, (_, text)) in subject.texts.iter().enumerate() {
+            std::fs::write(folder.join(definition(number)), text).map_err(told)?;
+        }
         let write = |settings: &Value| std::fs::write(&config, settings.to_string()).map_err(told);
         write(&settings)?;
         let arguments =
             ["serve", "--log", "error", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
-        let server = Member::start("engine", arguments, folder).await?;
+        let (server, addresses) = Member::start("engine", arguments, folder).await?;
         // Started again, it is where its clients know it to be.
-        let bus = server.second.unwrap_or(server.address);
-        settings["listen"] = json!({ "admin": server.address.to_string(), "bus": bus.to_string() });
+        let gateway = *addresses.last().ok_or("the engine tells no address")?;
+        let bus = addresses.get(1).unwrap_or(&gateway);
+        settings["listen"] = json!({ "admin": server.address, "bus": bus, "gateway": gateway });
         write(&settings)?;
-        let (client, admin) = (Pool::new(server.address, CONNECTIONS), Pool::new(server.address, 2));
+        let (client, admin) = (Pool::new(gateway, CONNECTIONS), Pool::new(server.address, 2));
         let mut pavane = vec![server];
         if participants == Participants::Processes {
             for service in &subject.participants {
                 pavane.push(Member::participant(service, &config, folder).await?);
             }
         }
-        let layout = Layout { services: members, pavane, client, admin, folder: folder.to_owned() };
-        for (name, text) in &subject.texts {
-            let request = layout.admin.request(Method::POST, "/api/v1/workflows", &[], &Value::Null)?;
-            let request = request.map(|_| http_body_util::Full::new(bytes::Bytes::from(text.clone())));
-            let (status, body) = layout.admin.send(request).await?;
-            if !status.is_success() {
-                return Err(format!("{name} cannot be deployed: {status}: {}", String::from_utf8_lossy(&body)));
-            }
-        }
-        Ok(layout)
+        Ok(Layout { services: members, pavane, client, admin, folder: folder.to_owned() })
+    }
+
+    /// What the record says of the last instance that faulted: more than the gateway tells its clients.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn last_fault(&self) -> Result<String, String> {
+        let path = "/api/v1/instances?status=faulted&limit=1";
+        let (_, body) = self.admin.send(self.admin.request(Method::GET, path, &[], &Value::Null)?).await?;
+        let page: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let error = page.pointer("/instances/0/error").unwrap_or(&Value::Null);
+        let text = |key: &str| error[key].as_str().unwrap_or_default();
+        Ok(format!("{} {} {}", error["status"], text("title"), text("detail")).trim_end().to_owned())
     }
 
     /// The numbers of Pavane's processes, added up.
@@ -189,21 +202,22 @@ impl Layout {
 }
 
 impl Member {
-    async fn start(name: &str, arguments: Vec<String>, folder: &Path) -> Result<Member, String> {
+    /// Starts a process; gives all addresses that it tells, too.
+    async fn start(name: &str, arguments: Vec<String>, folder: &Path) -> Result<(Member, Vec<SocketAddr>), String> {
         let log = folder.join(format!("{name}.log"));
         let (process, addresses) = spawn(&arguments, &log).await?;
         let address = *addresses.first().ok_or_else(|| format!("{name} tells no address"))?;
-        let second = addresses.get(1).copied();
-        Ok(Member {
+        let member = Member {
             name: name.to_owned(),
             arguments,
             log,
             process: Some(process),
             address,
-            second,
+            control: None,
             participant_of: None,
             past: Used::default(),
-        })
+        };
+        Ok((member, addresses))
     }
 
     /// The participant of a service, attached.
@@ -211,7 +225,7 @@ impl Member {
         let config = config.display().to_string();
         let arguments = ["serve", "--role", "participant", "--service", service, "--listen", "127.0.0.1:0"];
         let arguments = arguments.into_iter().chain(["--log", "error", "--config", &config]).map(str::to_owned);
-        let member = Member::start(&format!("participant of {service}"), arguments.collect(), folder).await?;
+        let (member, _) = Member::start(&format!("participant of {service}"), arguments.collect(), folder).await?;
         member.attached().await?;
         Ok(Member { participant_of: Some(service.to_owned()), ..member })
     }
@@ -259,7 +273,7 @@ impl Member {
         }
         let (process, addresses) = spawn(&arguments, &self.log).await?;
         self.process = Some(process);
-        self.second = addresses.get(1).copied();
+        self.control = self.control.and(addresses.get(1).copied());
         if self.participant_of.is_some() {
             self.attached().await?;
         }
@@ -278,7 +292,7 @@ impl Member {
     }
 
     async fn ask(&self, path: &str) -> Result<Value, String> {
-        let control = self.second.ok_or_else(|| format!("{} is no service", self.name))?;
+        let control = self.control.ok_or_else(|| format!("{} is no service", self.name))?;
         let control = Pool::new(control, 1);
         let (_, body) = control.send(control.request(Method::GET, path, &[], &Value::Null)?).await?;
         serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.name))
@@ -292,10 +306,13 @@ async fn spawn(arguments: &[String], log: &Path) -> Result<(Process, Vec<SocketA
     let file = file.map_err(|e| format!("{}: {e}", log.display()))?;
     let mut command = Command::new(own);
     command.args(arguments).stdin(Stdio::null()).stderr(file);
-    let addresses = |line: &str| {
+    let (mut found, gateway) =
+        (Vec::new(), arguments.iter().all(|argument| argument != "--role" && argument != COMPARED));
+    let addresses = move |line: &str| {
         let words = line.split([' ', ';']).map(|word| word.strip_prefix("http://").unwrap_or(word));
-        let found: Vec<SocketAddr> = words.filter_map(|word| word.parse().ok()).collect();
-        (!found.is_empty()).then_some(found)
+        found.extend(words.filter_map(|word| word.parse::<SocketAddr>().ok()));
+        // An engine tells its gateway's address last, in a line of its own.
+        (!found.is_empty() && (!gateway || line.contains("gateway"))).then(|| found.clone())
     };
     let started = tokio::task::spawn_blocking(move || Process::start(command, addresses));
     let started = tokio::time::timeout(PATIENCE, started).await;
@@ -309,9 +326,14 @@ async fn spawn(arguments: &[String], log: &Path) -> Result<(Process, Vec<SocketA
     })
 }
 
+/// The file of a definition, by its number.
+fn definition(number: usize) -> String {
+    format!("definition-{number}.yaml")
+}
+
 /// The arguments of a service's process.
 fn service(subject: &Subject, services: &Services, name: &str, folder: &Path) -> Vec<String> {
-    let mut arguments = ["compare-service", "--name", name, "--port", "0"].map(str::to_owned).to_vec();
+    let mut arguments = [COMPARED, "--name", name, "--port", "0"].map(str::to_owned).to_vec();
     arguments.extend(["--time".to_owned(), format!("{}ms", services.time.as_millis())]);
     if subject.answering == Answering::Demo {
         let Behaviour { declined, unshippable, .. } = Behaviour::default();
@@ -336,7 +358,7 @@ fn settings(subject: &Subject, services: &[Member], participants: Participants) 
             json!({ "services": services.collect::<BTreeMap<_, _>>() })
         }
     };
-    settings["listen"] = json!({ "admin": "127.0.0.1:0", "bus": "127.0.0.1:0" });
+    settings["listen"] = json!({ "admin": "127.0.0.1:0", "bus": "127.0.0.1:0", "gateway": "127.0.0.1:0" });
     settings["bus"] = json!({});
     for service in settings["services"].as_object_mut().into_iter().flat_map(|services| services.values_mut()) {
         service["participant"] = match participants {
@@ -345,11 +367,9 @@ fn settings(subject: &Subject, services: &[Member], participants: Participants) 
         };
     }
     settings["store"] = json!({ "sqlite": { "path": "pavane.db" } });
-    settings["workflows"] = json!([]);
-    // Measured is the engine, by its API; the gateway's address may be taken by the user's own.
-    if let Some(settings) = settings.as_object_mut() {
-        settings.remove("routes");
-        settings.remove("gateway");
+    settings["workflows"] = (0..subject.texts.len()).map(definition).collect();
+    for (key, value) in client::routes(&subject.identity) {
+        settings[key] = value;
     }
     settings
 }

@@ -124,12 +124,12 @@ pub(crate) async fn run(subject: Subject, settings: Settings, folder: &Path) -> 
         let client = Client::new(layouts[at].client.clone(), subject.clone(), mode, 0);
         let (warm, _) = load::closed(8, WARM_UP, move |number| client.clone().one(number, Instant::now())).await?;
         let first = warm.iter().find(|seen| seen.number == 0);
-        if let (Some(Seen { end: End::Faulted { error, .. }, .. }), true) =
-            (first, subject.answering != Answering::Demo)
-        {
+        let faults = first.is_some_and(|seen| matches!(seen.end, End::Faulted { .. }));
+        if faults && subject.answering != Answering::Demo {
             return Err(format!(
-                "with this input and {} the workflow faults: {error}; give --input, or services with -c",
-                subject.answered_by()
+                "with this input and {} the workflow faults: {}; give --input, or services with -c",
+                subject.answered_by(),
+                layouts[at].last_fault().await?
             ));
         }
         seen[at].extend(warm);

@@ -1,7 +1,7 @@
 //! The demo: everything in one process, a thousand orders of a saga, and an audit of the books.
 //!
-//! The services run on threads of their own, as they would in processes of their own; the orders go through the HTTP
-//! API, and every step is durable in a SQLite store. The same orders run in one mode after the other, over the same
+//! The services run on threads of their own, as they would in processes of their own; the orders enter by a route of the
+//! gateway, and every step is durable in a SQLite store. The same orders run in one mode after the other, over the same
 //! services. Start reading at [`run`].
 
 mod report;
@@ -19,6 +19,8 @@ use hdrhistogram::Histogram;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use pavane_core::definition::Mode;
+use pavane_gateway::Located;
+use pavane_gateway::settings::RouteSettings;
 use pavane_runtime::services::ServiceSettings;
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
@@ -32,7 +34,7 @@ use services::{Behaviour, Books, Fate, NAMES, audit};
 pub(crate) const WORKFLOW: &str = include_str!("../../../../examples/order-fulfilment/order.yaml");
 
 /// How long an order may take before the demo gives it up: far longer than any should.
-const PATIENCE: u64 = 120;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -86,12 +88,14 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
         .map_err(|problems| problems.join("\n"))?;
     running.engine.deploy("order-fulfilment.yaml", WORKFLOW, false).await.map_err(|e| e.to_string())?;
     let address = running.serve().await?.admin;
+    let gateway = running.serve_gateway().await?.ok_or("the demo has no gateway")?;
     let modes: Vec<&str> = settings.modes.iter().map(|mode| mode.as_str()).collect();
     println!("pavane demo: {} orders over five services: {}", settings.orders, modes.join(", then "));
+    println!("  orders enter by the gateway at http://{gateway}");
     let mut runs: Vec<Run> = Vec::new();
     for mode in &settings.modes {
         let (totals, books) = (running.totals(), services.books());
-        let mut run = orders(settings, *mode, address).await?;
+        let mut run = orders(settings, *mode, gateway).await?;
         run.totals = running.totals() - totals;
         run.refused = refused(&services.books()) - refused(&books);
         run.undone = undone(&services.books()) - undone(&books);
@@ -102,7 +106,7 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
     report::print(settings, &runs, &audit);
     let clean = audit.problems.is_empty() && runs.iter().all(|run| run.errors.is_empty());
     if settings.keep {
-        println!("\nserving at http://{address}; try:");
+        println!("\nserving at http://{address}, its gateway at http://{gateway}; try:");
         println!("  pavane ps --server http://{address}");
         println!("  pavane ps --status faulted --server http://{address}");
         println!("ctrl-c ends it");
@@ -142,7 +146,9 @@ async fn start_services(behaviour: Behaviour) -> Result<services::Services, Stri
 
 fn config(folder: &std::path::Path, addresses: &[SocketAddr; 5]) -> Config {
     let mut config = Config::default();
-    config.listen.admin = SocketAddr::from(([127, 0, 0, 1], 0));
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    (config.listen.admin, config.listen.gateway) = (free, Some(free));
+    config.routes = Mode::ALL.map(route).to_vec();
     config.store.sqlite.path = folder.join("demo.db");
     config.services = NAMES
         .iter()
@@ -152,9 +158,20 @@ fn config(folder: &std::path::Path, addresses: &[SocketAddr; 5]) -> Config {
     config
 }
 
-/// Places all orders in one mode and waits for each.
-async fn orders(settings: &Settings, mode: Mode, address: SocketAddr) -> Result<Run, String> {
-    let server = Server::new(&format!("http://{address}"));
+/// Where orders of a mode are sent.
+fn path(mode: Mode) -> String {
+    format!("/{}/orders", mode.as_str())
+}
+
+/// The route of a mode's orders, which are waited for.
+fn route(mode: Mode) -> Located<RouteSettings> {
+    let to = RouteSettings::to_workflow(path(mode), "shop/order-fulfilment");
+    Located::nowhere(RouteSettings { mode: Some(mode.as_str().to_owned()), wait: Some(PATIENCE), ..to })
+}
+
+/// Places all orders in one mode at the gateway, and waits for each.
+async fn orders(settings: &Settings, mode: Mode, gateway: SocketAddr) -> Result<Run, String> {
+    let server = Server::new(&format!("http://{gateway}"));
     let places = Arc::new(Semaphore::new(settings.in_flight));
     let bar = progress(settings.orders);
     let began = Instant::now();
@@ -201,9 +218,8 @@ async fn orders(settings: &Settings, mode: Mode, address: SocketAddr) -> Result<
 
 async fn place(server: &Server, mode: Mode, order: &str, number: usize) -> Result<Answer, String> {
     let body = order_of(order, number);
-    let wait = format!("wait={PATIENCE}");
-    let headers = [("content-type", "application/json"), ("prefer", wait.as_str()), ("idempotency-key", order)];
-    let path = format!("/api/v1/workflows/shop/order-fulfilment/instances?mode={}", mode.as_str());
+    let headers = [("content-type", "application/json"), ("idempotency-key", order)];
+    let path = path(mode);
     loop {
         let answer = server.ask(Method::POST, &path, &headers, Bytes::from(body.to_string())).await?;
         if answer.status != 503 || answer.body["code"] != "busy" {
@@ -229,7 +245,7 @@ pub(crate) fn order_of(id: &str, number: usize) -> serde_json::Value {
 fn fate(answer: &Answer) -> Result<Fate, String> {
     match answer.status.as_u16() {
         200 => Ok(Fate::Completed),
-        202 => Err(format!("it did not end within {PATIENCE} s")),
+        202 => Err(format!("it did not end within {} s", PATIENCE.as_secs())),
         _ => Fate::of_failed(&answer.body["compensation"])
             .ok_or_else(|| format!("{} {}", answer.status, answer.body["detail"].as_str().unwrap_or_default())),
     }

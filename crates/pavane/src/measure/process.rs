@@ -30,7 +30,7 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started, or ends before.
-    pub fn start<T>(mut command: Command, found: impl Fn(&str) -> Option<T>) -> Result<(Process, T), String> {
+    pub fn start<T>(mut command: Command, mut found: impl FnMut(&str) -> Option<T>) -> Result<(Process, T), String> {
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{command:?}: {e}"))?;
         let output = child.stdout.take();
         let process = Process(child);
