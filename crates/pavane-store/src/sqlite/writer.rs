@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pavane_watch::{COUNTS, Histogram, Reading, SECONDS};
 use rusqlite::Connection;
@@ -26,6 +26,13 @@ use rows::Rows;
 /// Commits in one transaction. At about 10 µs each this is 40 ms: a first batch never waits longer for those behind it,
 /// and one fsync is already shared so widely that more would gain nothing.
 const GROUP: usize = 4_096;
+
+/// After a group of this many commits others are likely to be on their way, and the next group waits for them a moment: a
+/// transaction writes about as many pages for a few commits as for some ten. One instance alone never waits.
+const BUSY: usize = 4;
+
+/// How long it waits: as long as about one sync of a fast disk.
+const GATHER: Duration = Duration::from_micros(200);
 
 /// The writer thread as the store holds it.
 #[derive(Debug)]
@@ -289,7 +296,11 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
         }
     };
     let mut session = Session { path, connection, rows, counters, broken: None };
+    let mut last = 0;
     while let Ok(first) = queue.recv() {
+        if last >= BUSY {
+            std::thread::sleep(GATHER);
+        }
         let mut commits = first.work.commits();
         let mut group = vec![first];
         while commits < GROUP
@@ -298,6 +309,7 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
             commits += job.work.commits();
             group.push(job);
         }
+        last = commits;
         session.transact(group);
     }
 }
