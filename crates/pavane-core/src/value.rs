@@ -145,7 +145,7 @@ impl Value {
 
     /// The JSON text of this value, compact, object keys in their order.
     pub fn to_json(&self) -> String {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(text::USUAL);
         text::write(&self.0, &mut text);
         // All that is written is UTF-8.
         String::from_utf8(text).unwrap_or_default()

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::TokenId;
 use super::state::{Arrival, Entry, Token};
@@ -29,6 +28,9 @@ const FORM: &str = "v2";
 
 /// The form before, which had every value where it belongs. Messages of it may be in a store and on their way.
 const FORM_BEFORE: &str = "v1";
+
+/// More bytes than most messages have without their values.
+const USUAL: usize = 2_048;
 
 /// The member that comes first: the list of the values that are told by their positions in the others.
 const VALUES: &str = "values";
@@ -70,7 +72,7 @@ pub struct Message {
 
 /// A message as JSON, see [`Message::write`].
 #[derive(Clone, Default)]
-pub(super) struct Written(Option<Arc<RawValue>>);
+pub(super) struct Written(Option<Arc<str>>);
 
 /// It says nothing that the message does not: messages are equal, and look equal, with it and without.
 impl PartialEq for Written {
@@ -89,7 +91,7 @@ impl fmt::Debug for Written {
 pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S::Ok, S::Error> {
     match &message.written.0 {
         // That it came again is not in what its sender wrote.
-        Some(text) if !message.redelivered => text.serialize(to),
+        Some(text) if !message.redelivered => Raw(text).serialize(to),
         _ => Serialize::serialize(message, to),
     }
 }
@@ -103,13 +105,22 @@ impl Serialize for Members<'_> {
     }
 }
 
-impl Serialize for Message {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let (values, members) = once::writing(|| serde_json::to_string(&Members(self)));
-        let members = members.map_err(serde::ser::Error::custom)?;
+impl Message {
+    fn to_json(&self) -> Result<String, serde_json::Error> {
+        let (values, members) = once::writing(|| {
+            let mut members = Vec::with_capacity(USUAL);
+            serde_json::to_writer(&mut members, &Members(self)).map(|()| members)
+        });
+        let members = String::from_utf8(members?).map_err(serde::ser::Error::custom)?;
         // They are an object and there is one at least.
         let members = members.strip_prefix('{').unwrap_or(&members);
-        Raw(&format!("{{\"{VALUES}\":{values},{members}")).serialize(to)
+        Ok(["{\"", VALUES, "\":", &values, ",", members].concat())
+    }
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Raw(&self.to_json().map_err(serde::ser::Error::custom)?).serialize(to)
     }
 }
 
@@ -262,13 +273,13 @@ impl Message {
     pub fn write(&mut self) {
         if self.written.0.is_none() {
             // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
-            self.written = Written(to_raw_value(self).ok().map(Arc::from));
+            self.written = Written(self.to_json().ok().map(Arc::from));
         }
     }
 
     /// What [`Message::write`] wrote.
     pub fn text(&self) -> Option<&str> {
-        self.written.0.as_deref().map(RawValue::get)
+        self.written.0.as_deref()
     }
 
     /// Bytes of its envelope, about: those of what [`Message::write`] wrote, and [`ATTRIBUTES`].

@@ -19,6 +19,9 @@ use super::{Value, text};
 /// How many objects before a new one it is compared with.
 const COMPARED: usize = 8;
 
+/// More bytes than most lists have.
+const USUAL: usize = 1_024;
+
 /// The most members that all objects together may have which are made from another one: a short list could otherwise
 /// become any amount of memory. Far more than a message of the permitted size leads to.
 const MAX_MEMBERS: usize = 1 << 24;
@@ -48,12 +51,13 @@ struct Writer {
 
 /// Writes with each value once. Returns the list, as JSON, and what `write` does.
 pub(crate) fn writing<R>(write: impl FnOnce() -> R) -> (String, R) {
-    let (mode, done) = within(Mode::Writing(Writer::default()), write);
+    let mut text = Vec::with_capacity(USUAL);
+    text.push(b'[');
+    let (mode, done) = within(Mode::Writing(Writer { text, ..Writer::default() }), write);
     let mut text = match mode {
         Mode::Writing(writer) => writer.text,
-        Mode::Plain | Mode::Reading(_) => Vec::new(),
+        Mode::Plain | Mode::Reading(_) => vec![b'['],
     };
-    text.insert(0, b'[');
     text.push(b']');
     // All that is written is UTF-8.
     (String::from_utf8(text).unwrap_or_default(), done)

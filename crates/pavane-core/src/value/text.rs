@@ -14,6 +14,9 @@ use serde::ser::{Error, Serialize, SerializeStruct, Serializer};
 /// its own `RawValue`, which cannot borrow a text without reading all of it once more. A test holds it to that.
 const RAW: &str = "$serde_json::private::RawValue";
 
+/// More bytes than most values have.
+pub(super) const USUAL: usize = 256;
+
 /// Bytes of the buffer of a thread that are kept for the next value.
 const KEPT: usize = 64 * 1024;
 

@@ -245,6 +245,7 @@ impl Session<'_> {
             }
             Work::Location(name) => return self.rows.location(name).map(|()| Ok((0, 0))),
         };
+        self.rows.begin_batch();
         let mut failure = None;
         let checked = batch::check(self.path, batch, |id| {
             self.rows.last(place, id).map_err(|error| {

@@ -123,6 +123,8 @@ pub(super) struct Rows<'c> {
     live: HashMap<Place, HashMap<String, Known>>,
     /// Messages on their way that were sent lately, by position: where their text is.
     sent: HashMap<i64, (i64, Arc<str>)>,
+    /// Instances that the check of the batch under way did not find.
+    absent: Vec<String>,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
 }
@@ -184,6 +186,7 @@ impl<'c> Rows<'c> {
             observe: connection.prepare(OBSERVE)?,
             live: HashMap::default(),
             sent: HashMap::default(),
+            absent: Vec::new(),
             names: HashMap::default(),
         })
     }
@@ -196,9 +199,18 @@ impl<'c> Rows<'c> {
         self.commit.execute([]).map(drop)
     }
 
+    /// Before the check of a batch.
+    pub(super) fn begin_batch(&mut self) {
+        self.absent.clear();
+    }
+
     /// The position of an instance's last journal entry (0: none); nothing when there is no such instance.
     pub(super) fn last(&mut self, place: Place, id: &str) -> rusqlite::Result<Option<u64>> {
-        Ok(self.known(place, id)?.map(|known| known.last))
+        let known = self.known(place, id)?;
+        if known.is_none() {
+            self.absent.push(id.to_owned());
+        }
+        Ok(known.map(|known| known.last))
     }
 
     /// Writes a checked commit; returns its weight in bytes.
@@ -217,7 +229,11 @@ impl<'c> Rows<'c> {
             bytes += self.observed(place, row)?;
         }
         let Some(owner) = owner else { return Ok(bytes) };
-        let mut known = self.known(place, owner)?;
+        let absent = self.absent.iter().position(|id| id == owner);
+        let mut known = match absent.map(|at| self.absent.swap_remove(at)) {
+            Some(_) => None,
+            None => self.known(place, owner)?,
+        };
         if let Some(row) = &commit.instance {
             let due = batch::due_to_number(commit.due);
             let plain = Plain::of(row, due);
