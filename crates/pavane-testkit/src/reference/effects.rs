@@ -68,6 +68,7 @@ impl<'a> Walk<'a> {
                 }
                 Err(problem.at(&task.reference).into())
             }
+            Outcome::Accepted => Err(impossible("a call that ended with being accepted")),
         }
     }
 
