@@ -276,7 +276,9 @@ impl World<'_> {
             return self.mourned(disaster);
         }
         if self.broken(Breakage::EndedTwice) {
-            self.history.extend(self.history.last().cloned());
+            let end =
+                |entry: &&JournalEntry| events(std::slice::from_ref(*entry)).any(|e| matches!(e, Event::Ended { .. }));
+            self.history.extend(self.history.iter().rev().find(end).cloned());
         }
         if let Some(Breakage::EventTwice | Breakage::EndedTwice) = self.breakage {
             return invariants::at_end(self.program, &self.parts[0].state, &self.history, &self.services);
@@ -334,14 +336,8 @@ impl World<'_> {
         let to = self.program.locations().iter().position(|at| *at == message.to);
         self.p = to.ok_or_else(|| format!("a message is for {}, which takes no part", message.to.name()))?;
         self.commit_waiting()?;
-        let redelivered = message.redelivered;
         let quiet = self.parts[self.p].state.outstanding().is_empty();
         let Some(step) = self.decide(Command::Message(Box::new(message)))? else { return Ok(()) };
-        if redelivered {
-            // What it leads to may have been asked before.
-            let owed = self.parts[self.p].state.outstanding();
-            self.parts[self.p].recovered.extend(owed.iter().map(|effect| effect.call_id().0));
-        }
         let may_wait = quiet && step.may_wait(self.program, &self.parts[self.p].state);
         if may_wait && !self.broken(Breakage::EffectBeforeCommit) && self.chance.percent(70) {
             self.tell(|| "  waits for the outcome of its call".into());
@@ -598,6 +594,11 @@ impl World<'_> {
         };
         match decided {
             Ok(step) => {
+                if step.repeats() {
+                    // What it leads to may have been asked before.
+                    let owed = self.parts[self.p].state.outstanding();
+                    self.parts[self.p].recovered.extend(owed.iter().map(|effect| effect.call_id().0));
+                }
                 let here = self.program.locations()[self.p].name().to_owned();
                 self.tell(|| format!("{here} {} {} <- {}", step.entry.seq, step.entry.event_type, clip(&name)));
                 for event in step.events.iter().filter(|event| !matches!(event, Event::Arrived { .. })) {

@@ -187,6 +187,14 @@ impl Step {
             && outstanding.iter().all(|effect| matches!(effect, Effect::Call(call) if !call.callback))
     }
 
+    /// Whether it takes up a message that was delivered before: the calls that it leads to may have been made then.
+    pub fn repeats(&self) -> bool {
+        self.events.iter().any(|event| match event {
+            Event::Arrived { message, parked: false } | Event::Admitted { message } => message.redelivered,
+            _ => false,
+        })
+    }
+
     /// Both steps as one.
     fn with(self, rest: Step) -> Step {
         let later = Event::Later { at: rest.entry.timestamp };

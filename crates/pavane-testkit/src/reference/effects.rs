@@ -47,7 +47,9 @@ impl<'a> Walk<'a> {
                 thread.log.push(Entry::Task(Box::new(done)));
             }
         };
-        if let Err(struck) = self.interrupted(thread) {
+        // Nobody who is stopped waits for a callback.
+        let awaits = task.pavane.callback.is_some();
+        if let Err(struck) = if awaits { self.waits(thread) } else { self.interrupted(thread) } {
             unknown(thread);
             return Err(struck);
         }
