@@ -26,6 +26,8 @@ pub struct Context {
     pub instance: String,
     /// To be asked before the call is sent.
     pub release: Arc<Release>,
+    /// `Pavane-Callback`: where its service may answer it later.
+    pub callback: Option<String>,
 }
 
 /// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has
