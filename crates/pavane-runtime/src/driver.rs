@@ -436,12 +436,19 @@ impl Driver {
         let was_ended = active.state.is_ended();
         let input = Input { at: now(), command };
         let (program, host, state) = (&active.program, &self.engine.shared.options.host, &mut active.state);
+        let first = on.is_none();
         let step = match on {
             None => decide(program, host, state, input).map_err(|rejected| (rejected, None)),
             Some(step) => decide_on(program, host, state, step, input).map_err(|(step, why)| (why, Some(step))),
         };
         let decided = step.map(|step| {
             active.resting = None;
+            if first && step.repeats() {
+                // What it leads to may have been begun when it came before.
+                let owed = active.state.outstanding();
+                let new = owed.iter().map(Effect::call_id).filter(|call| !active.in_flight.contains_key(call));
+                active.recovered.extend(new);
+            }
             (step, (active.state.is_ended() && !was_ended).then(|| active.state.status()))
         });
         if decided.is_ok() {
@@ -500,6 +507,8 @@ impl Driver {
             Rejected::Stale => None,
             Rejected::Invalid(problem) => Some(Error::InvalidInput(problem)),
             Rejected::Conflict(why) => Some(Error::Conflict(why)),
+            Rejected::Answered => Some(Error::Answered),
+            Rejected::Late => Some(Error::Late),
         };
         match (answer, error) {
             (Some(Answer::Done(reply)), error) => self.when_durable(id, move || {
@@ -709,7 +718,8 @@ impl Driver {
         for (effect, release) in begin {
             match effect {
                 Effect::Call(call) => {
-                    self.call(Context { instance: id.to_owned(), release, trace: trace.clone() }, call);
+                    let context = Context { instance: id.to_owned(), release, trace: trace.clone(), ..Context::default() };
+                    self.call(context, call);
                 }
                 Effect::StartChild { call, child } => {
                     let trace = trace.as_ref().map(|trace| watched::of_child(id, trace, call));
@@ -719,7 +729,7 @@ impl Driver {
         }
     }
 
-    fn call(&self, context: Context, call: pavane_core::engine::Call) {
+    fn call(&self, mut context: Context, call: pavane_core::engine::Call) {
         let (engine, back) = (self.engine.clone(), self.back_sender.clone());
         engine.shared.tally.calls.fetch_add(1, Ordering::Relaxed);
         if call.attempt > 1 {
@@ -727,6 +737,9 @@ impl Driver {
         }
         tokio::spawn(async move {
             let (id, call_id) = (context.instance.clone(), call.id);
+            if call.callback {
+                context.callback = engine.callback_url(&id, &call.key).await;
+            }
             let performed = engine.shared.effects.call(context, call).await;
             let _ = back.send(Back::Outcome { id, call: call_id, performed });
         });

@@ -17,6 +17,7 @@ use pavane_store::{Commit, Deployed, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::alone::Home;
+use crate::callbacks::Door;
 use crate::driver::{Driver, Message, Origin};
 use crate::effects::Effects;
 use crate::observer::Observer;
@@ -156,6 +157,12 @@ pub enum Error {
     /// The same key or id with another workflow or input.
     #[error("{0}")]
     Conflict(String),
+    /// The call of a callback or heartbeat has its answer.
+    #[error("the call has its answer already: nothing more need be done for it")]
+    Answered,
+    /// Nobody waits for a callback or heartbeat.
+    #[error("nobody waits for this callback any more: its task was given up, or its time was over")]
+    Late,
     /// A limit is reached.
     #[error("{what}; try again in {retry_after_seconds} s")]
     Busy {
@@ -192,6 +199,8 @@ pub struct Counters {
     pub retries: u64,
     /// Messages that were too large to be sent.
     pub oversize: u64,
+    /// Callbacks that nobody waited for any more.
+    pub late_callbacks: u64,
     /// Instances in memory now.
     pub active: u64,
 }
@@ -220,6 +229,8 @@ pub(crate) struct Shared {
     pub tally: Tally,
     /// How many instances began in this process. Its participants have the same one.
     pub births: Arc<AtomicU64>,
+    /// How callbacks are signed. Its participants have the same.
+    pub callbacks: Door,
     /// Something was published.
     pub published: Notify,
     /// Something was done.
@@ -240,6 +251,13 @@ pub(crate) struct Shared {
     ends: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
+/// What an engine has in common with the participants beside it, apart from what is deployed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Company {
+    pub births: Arc<AtomicU64>,
+    pub callbacks: Door,
+}
+
 /// Numbers since the start; each is written by whoever causes it and read by whoever asks.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -252,6 +270,7 @@ pub(crate) struct Tally {
     pub calls: AtomicU64,
     pub retries: AtomicU64,
     pub oversize: AtomicU64,
+    pub late_callbacks: AtomicU64,
     pub active: AtomicU64,
 }
 
@@ -268,7 +287,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Arc::default()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Company::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         tokio::spawn(outbox::dispatch(engine.clone()));
@@ -281,10 +300,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn participant(&self, service: &str, store: Arc<dyn Store>) -> Result<Engine, Error> {
-        let Shared { options, effects, registry, births, .. } = &*self.shared;
+        let Shared { options, effects, registry, births, callbacks, .. } = &*self.shared;
+        let company = Company { births: births.clone(), callbacks: callbacks.clone() };
         let mut options = options.clone();
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), births.clone()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), company).await?;
         engine.begin_work(inboxes);
         let (home, participant) = (self.clone(), engine.clone());
         tokio::spawn(async move {
@@ -314,7 +334,7 @@ impl Engine {
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
         registry: Arc<Registry>,
-        births: Arc<AtomicU64>,
+        Company { births, callbacks }: Company,
     ) -> Result<(Engine, Vec<mpsc::Receiver<Message>>), Error> {
         let reader = store.clone();
         let left = tokio::task::spawn_blocking(move || reader.last_position()).await;
@@ -332,6 +352,7 @@ impl Engine {
             position: AtomicU64::new(left),
             tally: Tally::default(),
             births,
+            callbacks,
             published: Notify::new(),
             moved: Notify::new(),
             beside: Mutex::default(),
@@ -630,6 +651,7 @@ impl Engine {
             calls: read(&tally.calls),
             retries: read(&tally.retries),
             oversize: read(&tally.oversize),
+            late_callbacks: read(&tally.late_callbacks),
             active: read(&tally.active),
         }
     }

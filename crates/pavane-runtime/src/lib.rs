@@ -4,6 +4,7 @@
 //! not know a workflow rule: those are in `pavane-core`. It must not know SQL: that is in `pavane-store`.
 
 mod alone;
+pub mod callbacks;
 mod driver;
 pub mod effects;
 mod engine;

@@ -37,6 +37,8 @@ pub struct Config {
     /// Hosts that have participants without being configured: where `run` places the work of a bare document.
     #[serde(skip)]
     pub hosts: BTreeSet<String>,
+    /// Callbacks of services.
+    pub callbacks: CallbacksConfig,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
     /// Outgoing HTTP.
@@ -115,6 +117,19 @@ pub struct EmbeddedBus {
     pub url: Option<String>,
     /// What participants show to be let in.
     pub token: Option<Secret>,
+}
+
+/// Callbacks of services that take a call with 202 and answer later.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbacksConfig {
+    /// Where services reach the HTTP API: the base of the URLs that they are given. Without it, `listen.admin`.
+    pub url: Option<String>,
+    /// What these URLs are signed with. Without it, one that the store keeps.
+    pub secret: Option<Secret>,
+    /// How long a callback is awaited by a task without a timeout.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Option<Duration>,
 }
 
 /// A secret: given here, or read from a file or the environment.
@@ -205,6 +220,7 @@ impl Config {
         config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
         let files = config.secrets.values_mut().chain(&mut config.bus.embedded.token);
+        let files = files.chain(&mut config.callbacks.secret);
         files.for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
         Ok(config)
     }
@@ -241,6 +257,14 @@ impl Config {
         })?;
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
+        if let Some(url) = &config.callbacks.url
+            && !url.parse::<http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.query().is_none())
+        {
+            return Err(vec![format!(
+                "{name}: callbacks.url: `{url}` is no base URL: write where services reach the HTTP API, for example \
+                 http://pavane.internal:8081"
+            )]);
+        }
         // Certificates are read by the check.
         config.gateway.relative_to(folder);
         crate::gateway::check(name, &config)?;
@@ -282,25 +306,32 @@ impl Config {
     /// # Errors
     /// It cannot be had, or is too short.
     pub fn bus_token(&self) -> Result<Option<String>, String> {
-        let key = "bus.embedded.token";
-        let Some(secret) = &self.bus.embedded.token else { return Ok(None) };
-        let value = secret.read().map_err(|why| format!("{key}: {why}"))?;
-        match value.as_str() {
-            Some(token) if token.len() >= MIN_TOKEN => Ok(Some(token.to_owned())),
-            _ => Err(format!(
-                "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
-            )),
-        }
+        text("bus.embedded.token", self.bus.embedded.token.as_ref())
+    }
+
+    /// What the URLs of callbacks are signed with, if it is given: at least [`MIN_TOKEN`] characters.
+    ///
+    /// # Errors
+    /// It cannot be had, or is too short.
+    pub fn callback_secret(&self) -> Result<Option<String>, String> {
+        text("callbacks.secret", self.callbacks.secret.as_ref())
+    }
+
+    /// Where services reach the HTTP API, as far as that is known before it listens.
+    pub fn callback_url(&self) -> Option<String> {
+        let admin = self.listen.admin;
+        self.callbacks.url.clone().or_else(|| (admin.port() > 0).then(|| reachable(admin)))
     }
 
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
     pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
         // The gateway follows the file by itself.
-        let Config { listen, store, bus, secrets, http, limits, shutdown, .. } = self;
+        let Config { listen, store, bus, callbacks, secrets, http, limits, shutdown, .. } = self;
         let keys = [
             ("listen", *listen != other.listen),
             ("store", *store != other.store),
             ("bus", *bus != other.bus),
+            ("callbacks", *callbacks != other.callbacks),
             ("secrets", *secrets != other.secrets),
             ("http", *http != other.http),
             ("limits", *limits != other.limits),
@@ -348,6 +379,24 @@ impl Config {
         }
         if problems.is_empty() { Ok(files) } else { Err(problems) }
     }
+}
+
+/// A secret text of at least [`MIN_TOKEN`] characters.
+fn text(key: &str, secret: Option<&Secret>) -> Result<Option<String>, String> {
+    let Some(secret) = secret else { return Ok(None) };
+    let value = secret.read().map_err(|why| format!("{key}: {why}"))?;
+    match value.as_str() {
+        Some(token) if token.len() >= MIN_TOKEN => Ok(Some(token.to_owned())),
+        _ => Err(format!(
+            "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
+        )),
+    }
+}
+
+/// The URL of a listener, for those on the same machine when it listens everywhere.
+pub(crate) fn reachable(address: SocketAddr) -> String {
+    let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    format!("http://{}", if address.ip().is_unspecified() { local } else { address })
 }
 
 /// A text that is JSON is that; any other is a string.
@@ -409,6 +458,8 @@ mod tests {
             ("services: { engine: { url: 'http://h:1' } }\n", "the engine's own"),
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
+            ("callbacks: { url: nowhere }\n", "callbacks.url: `nowhere` is no base URL"),
+            ("callbacks: { timeuot: 1h }\n", "did you mean `timeout`?"),
         ] {
             let problems = parse(text).unwrap_err().join("\n");
             assert!(problems.contains(part), "{text}: {problems}");

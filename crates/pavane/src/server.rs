@@ -10,6 +10,7 @@ use pavane_bus::{Bus, Embedded, Hub};
 use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_gateway::Gateway;
+use pavane_runtime::callbacks::Callbacks;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::services::Place;
 use pavane_runtime::watch::Watch;
@@ -18,7 +19,7 @@ use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
 use crate::api::{self, Api};
-use crate::config::Config;
+use crate::config::{Config, reachable};
 use crate::participant::{Caller, Link};
 use crate::stores;
 
@@ -98,6 +99,8 @@ pub struct Totals {
     pub dead_letters: u64,
     /// Messages that were too large to be sent.
     pub oversize: u64,
+    /// Callbacks that nobody waited for any more.
+    pub late_callbacks: u64,
     /// Commits made durable.
     pub commits: u64,
     /// Transactions, each with one fsync.
@@ -118,6 +121,7 @@ impl std::ops::Sub for Totals {
             refusals: self.refusals - before.refusals,
             dead_letters: self.dead_letters - before.dead_letters,
             oversize: self.oversize - before.oversize,
+            late_callbacks: self.late_callbacks - before.late_callbacks,
             commits: self.commits - before.commits,
             transactions: self.transactions - before.transactions,
             bytes: self.bytes - before.bytes,
@@ -160,6 +164,7 @@ impl Running {
         let hub = Hub::new(bus.clone(), BTreeSet::new(), BTreeSet::new());
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (elsewhere, config) = (Elsewhere::Hub(hub.clone()), Arc::new(config));
+        take_callbacks(&engine, &config, config.callback_url()).await?;
         let running = Running {
             engine,
             network,
@@ -303,7 +308,8 @@ impl Running {
         let engine = Engine::alone(service, options, store, Arc::new(network.clone())).await.map_err(failed)?;
         let store = engine.identity().await.map_err(failed)?;
         let caller = Arc::new(Caller::new(&url, token.as_deref()));
-        let link = Arc::new(Link::new(caller, service, store, Arc::new(engine.clone())));
+        take_callbacks(&engine, &config, config.callback_url()).await?;
+        let link = Arc::new(Link::new(caller, service, store, engine.clone()));
         engine.ask(link.home());
         engine.subscribe(&*link);
         engine.publish_to(link.clone());
@@ -348,6 +354,7 @@ impl Running {
             refusals: engines.iter().map(|engine| engine.progress().refused).sum(),
             dead_letters: engines.iter().map(|engine| engine.progress().dead).sum(),
             oversize: engines.iter().map(|engine| engine.counters().oversize).sum(),
+            late_callbacks: engines.iter().map(|engine| engine.counters().late_callbacks).sum(),
             commits,
             transactions,
             bytes,
@@ -381,6 +388,10 @@ impl Running {
             }
         };
         let admin = listen(self.config.listen.admin, "listen.admin", router).await?;
+        if self.engine.callbacks().is_none() {
+            let taken = take_callbacks(&self.engine, &self.config, Some(reachable(admin))).await;
+            taken.map_err(|problems| problems.join("\n"))?;
+        }
         Ok(Addresses { admin, bus: self.bus_address() })
     }
 
@@ -509,6 +520,17 @@ fn secrets(config: &Config, more: BTreeMap<String, Value>) -> Result<BTreeMap<St
     Ok(secrets)
 }
 
+/// Lets calls be made that await a callback, once it is known where services reach the HTTP API.
+async fn take_callbacks(engine: &Engine, config: &Config, url: Option<String>) -> Result<(), Vec<String>> {
+    let Some(url) = url else { return Ok(()) };
+    let secret = match config.callback_secret().map_err(|problem| vec![problem])? {
+        Some(secret) => secret.into_bytes(),
+        None => engine.callback_secret().await.map_err(|error| vec![error.to_string()])?,
+    };
+    engine.take_callbacks(Callbacks::new(&url, &secret));
+    Ok(())
+}
+
 /// The effects of a configuration.
 fn network(
     config: &Config,
@@ -540,7 +562,15 @@ pub(crate) type Opened = (Arc<dyn Store>, Option<Arc<Sqlite>>);
 pub(crate) fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
     let (limits, host) = (Options::default(), Host::default());
     Options {
-        host: Host { secrets, runtime: runtime(), max_token: config.limits.token.unwrap_or(host.max_token), ..host },
+        host: Host {
+            secrets,
+            runtime: runtime(),
+            max_token: config.limits.token.unwrap_or(host.max_token),
+            callback_timeout: config.callbacks.timeout.map_or(host.callback_timeout, |timeout| {
+                i64::try_from(timeout.as_millis()).unwrap_or(host.callback_timeout)
+            }),
+            ..host
+        },
         services: config.services.keys().chain(&config.hosts).cloned().collect(),
         max_active: config.limits.active_instances.unwrap_or(limits.max_active),
         max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),

@@ -42,7 +42,10 @@ impl State {
                     continue;
                 }
                 let top = depth + 1 == token.frames.len();
-                let waits = matches!(token.pending, Pending::Time(_) | Pending::Backoff(_) | Pending::Events);
+                let waits = match &token.pending {
+                    Pending::Call(call) => call.accepted().is_some(),
+                    pending => matches!(pending, Pending::Time(_) | Pending::Backoff(_) | Pending::Events),
+                };
                 let status = match self.suspended {
                     Some(_) => Status::Suspended,
                     None if top && waits => Status::Waiting,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Wake;
-use super::event::{AfterRollback, Parked, ReportKind, TokenId};
+use super::event::{AfterRollback, Awaited, Parked, ReportKind, TokenId};
 use super::message::Peer;
 use super::types::{Call, CallId, Child, Effect, Parent, Request, Start, TraceContext};
 use crate::event::CloudEvent;
@@ -26,6 +26,9 @@ pub(super) const MAX_INBOX: usize = 1_000;
 
 /// How many events' ids are remembered to tell a repeat. Redelivery is near in time, so a window is enough.
 const MAX_SEEN: usize = 4_096;
+
+/// How many ended calls are remembered for the callbacks that come after: services repeat theirs soon or not at all.
+const MAX_CALLED_BACK: usize = 1_000;
 
 /// The whole state of one instance.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,8 @@ pub struct State {
     pub(super) suspensions: u64,
     /// A part of it was lost: what comes begins nothing and is undone.
     pub(super) bereft: bool,
+    /// Calls that awaited a callback and ended.
+    pub(super) called_back: CalledBack,
 }
 
 /// How the instance ended.
@@ -246,6 +251,79 @@ pub(super) struct PendingCall {
     pub attempt: u32,
     pub compensates: Option<String>,
     pub deadline: Option<Timestamp>,
+    pub callback: Option<Callback>,
+}
+
+/// A callback that is awaited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Callback {
+    pub awaited: Awaited,
+    pub accepted: Option<Accepted>,
+}
+
+/// Since when a call waits for its callback alone, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub since: Timestamp,
+    pub until: Option<Timestamp>,
+    pub silent: Option<Timestamp>,
+}
+
+impl PendingCall {
+    /// Set once the service has taken the call, and a callback alone is waited for.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        self.callback.as_ref()?.accepted.as_ref()
+    }
+
+    pub fn accepted_mut(&mut self) -> Option<&mut Accepted> {
+        self.callback.as_mut()?.accepted.as_mut()
+    }
+}
+
+impl Accepted {
+    /// When it is given up, if its task has not been before.
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.until.into_iter().chain(self.silent).min()
+    }
+}
+
+/// Calls that awaited a callback and ended, by their keys, the oldest forgotten first: so that whoever calls back once more
+/// is told why it does not count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CalledBack {
+    order: VecDeque<String>,
+    calls: BTreeMap<String, Past>,
+}
+
+/// A call that awaited a callback.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    pub task: Arc<str>,
+    /// Whether it got its answer; it was given up otherwise.
+    pub answered: bool,
+    /// A callback that came too late is on record.
+    pub late: bool,
+}
+
+impl CalledBack {
+    pub fn get(&self, key: &str) -> Option<&Past> {
+        self.calls.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Past> {
+        self.calls.get_mut(key)
+    }
+
+    pub fn insert(&mut self, key: String, past: Past) {
+        if self.calls.insert(key.clone(), past).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > MAX_CALLED_BACK {
+            if let Some(oldest) = self.order.pop_front() {
+                self.calls.remove(&oldest);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -433,6 +511,10 @@ impl Token {
         extend(&mut self.deadline);
         if let Pending::Call(call) = &mut self.pending {
             extend(&mut call.deadline);
+            if let Some(accepted) = call.accepted_mut() {
+                extend(&mut accepted.until);
+                extend(&mut accepted.silent);
+            }
         }
         for frame in &mut self.frames {
             extend(&mut frame.deadline);
@@ -515,23 +597,15 @@ impl Token {
 impl State {
     /// What the world still owes this instance.
     pub fn outstanding(&self) -> Vec<Effect> {
-        let parked: Vec<CallId> = self
-            .parked
-            .iter()
-            .filter_map(|p| match p {
-                Parked::Outcome { call, .. } | Parked::Child { call, .. } => Some(*call),
-                Parked::Event { .. } | Parked::Message { .. } => None,
-            })
-            .collect();
         self.tokens
             .values()
             .filter_map(|token| {
                 let id = CallId(token.top()?.run);
-                if parked.contains(&id) {
+                if self.is_answered(id) {
                     return None;
                 }
                 match &token.pending {
-                    Pending::Call(call) => Some(Effect::Call(Call {
+                    Pending::Call(call) if call.accepted().is_none() => Some(Effect::Call(Call {
                         id,
                         reference: call.task.clone(),
                         key: call.key.clone(),
@@ -539,6 +613,7 @@ impl State {
                         compensates: call.compensates.clone(),
                         request: call.request.clone(),
                         deadline: call.deadline,
+                        callback: call.callback.is_some(),
                     })),
                     Pending::Child(child) => Some(Effect::StartChild { call: id, child: (**child).clone() }),
                     _ => None,
@@ -547,9 +622,20 @@ impl State {
             .collect()
     }
 
+    /// Whether the answer to a call, or a sub-workflow's end, came while it was suspended and is to be taken up.
+    pub(super) fn is_answered(&self, call: CallId) -> bool {
+        self.parked.iter().any(|parked| match parked {
+            Parked::Outcome { call: c, .. } | Parked::Child { call: c, .. } => *c == call,
+            Parked::Event { .. } | Parked::Message { .. } => false,
+        })
+    }
+
     /// When to look at the instance next. [`Wake::Now`] wins over a time; see [`State::next_timer`] for that.
     pub fn wake(&self) -> Wake {
-        let owed = |t: &Token| matches!(t.pending, Pending::Call(_) | Pending::Child(_));
+        let owed = |t: &Token| match &t.pending {
+            Pending::Call(call) => call.accepted().is_none(),
+            pending => matches!(pending, Pending::Child(_)),
+        };
         if self.tokens.values().any(owed) { Wake::Now } else { self.next_timer().map_or(Wake::OnInput, Wake::At) }
     }
 
@@ -559,8 +645,9 @@ impl State {
             return None;
         }
         let tokens = self.tokens.values().filter_map(|token| {
-            let waits = match token.pending {
-                Pending::Time(at) | Pending::Backoff(at) => Some(at),
+            let waits = match &token.pending {
+                Pending::Time(at) | Pending::Backoff(at) => Some(*at),
+                Pending::Call(call) => call.accepted().and_then(Accepted::ends),
                 _ => None,
             };
             // A branch's inherited deadline is its parent's to act on.

@@ -2,7 +2,7 @@
 
 use super::event::{Event, TokenId};
 use super::machine::{Go, Machine};
-use super::state::{Pending, ROOT, Role, Token};
+use super::state::{Accepted, Pending, ROOT, Role, Token};
 use super::types::Rejected;
 use super::{Cause, Wake};
 
@@ -12,6 +12,8 @@ enum DueNow {
     Wait,
     /// A retry.
     Again,
+    /// A callback that did not come.
+    Callback,
     /// The deadline of the task at this depth.
     Task { depth: usize, attempt: bool },
     /// The workflow's own.
@@ -56,9 +58,10 @@ impl Machine<'_> {
                 }
             }
         }
-        match token.pending {
-            Pending::Time(at) if at <= self.now => Some(DueNow::Wait),
-            Pending::Backoff(at) if at <= self.now => Some(DueNow::Again),
+        match &token.pending {
+            Pending::Time(at) if *at <= self.now => Some(DueNow::Wait),
+            Pending::Backoff(at) if *at <= self.now => Some(DueNow::Again),
+            Pending::Call(call) if passed(call.accepted().and_then(Accepted::ends)) => Some(DueNow::Callback),
             _ => None,
         }
     }
@@ -70,6 +73,7 @@ impl Machine<'_> {
                 self.schedule(t, Go::Leave(data));
             }
             DueNow::Again => self.schedule(t, Go::Again),
+            DueNow::Callback => self.callback_missed(t),
             DueNow::Task { depth, attempt } if self.joins(t) => {
                 self.emit(Event::TimedOut { t, depth: u32::try_from(depth).ok(), attempt });
                 self.cut_branches(t);

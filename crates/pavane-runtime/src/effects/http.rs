@@ -49,7 +49,10 @@ const TOO_LATE: Duration = Duration::from_millis(50);
 const WORTH_TELLING: Duration = Duration::from_millis(10);
 
 /// Headers whose values are credentials.
-const PRIVATE: [&str; 4] = ["authorization", "cookie", "set-cookie", "proxy-authorization"];
+const PRIVATE: [&str; 5] = ["authorization", "cookie", "set-cookie", "proxy-authorization", CALLBACK];
+
+/// Tells a service where it may answer later. Whoever has it may do so.
+const CALLBACK: &str = "pavane-callback";
 
 /// What a query component may not hold as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -262,6 +265,7 @@ impl Network {
         watched.end(&self.0.options.watch, &call, &request, service, ended);
         turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
         let outcome = match result {
+            Ok(answer) if call.callback && answer.status == StatusCode::ACCEPTED => Outcome::Accepted,
             Ok(answer) => outcome(&request, answer),
             Err(NoAnswer { problem, certainty, .. }) => Outcome::Failure { problem, certainty },
         };
@@ -585,6 +589,9 @@ fn own_headers(context: &Context, call: &Call, watched: &Watched, deadline: Inst
     set("pavane-deadline", &crate::now().plus_millis(i64::try_from(left).unwrap_or(i64::MAX)).to_string());
     if let Some(forward) = &call.compensates {
         set("pavane-compensates", forward);
+    }
+    if let Some(url) = &context.callback {
+        set(CALLBACK, url);
     }
     set("traceparent", &watched.parent().to_string());
     if let Some(state) = context.trace.as_ref().and_then(|trace| trace.state.as_deref()) {

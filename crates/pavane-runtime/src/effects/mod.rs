@@ -29,6 +29,8 @@ pub struct Context {
     pub release: Arc<Release>,
     /// The trace of the instance, if it was started in one.
     pub trace: Option<TraceContext>,
+    /// `Pavane-Callback`: where its service may answer it later.
+    pub callback: Option<String>,
 }
 
 /// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has

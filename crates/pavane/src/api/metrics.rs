@@ -60,6 +60,7 @@ fn process(page: &mut Page, running: &Running) {
             "Messages that were larger than `limits.token` allows: the tasks they would have led to failed",
             totals.oversize,
         ),
+        ("pavane_late_callbacks", "Callbacks that nobody waited for any more", totals.late_callbacks),
         ("pavane_dead_letters", "Messages that became dead letters", totals.dead_letters),
         ("pavane_store_transactions", "Transactions made durable, each with one fsync", totals.transactions),
         ("pavane_store_commits", "Commits made durable", totals.commits),

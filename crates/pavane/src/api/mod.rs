@@ -4,6 +4,7 @@
 //! [`pavane_runtime::Engine`].
 
 pub mod bus;
+pub(crate) mod callbacks;
 mod events;
 mod exposition;
 mod instances;
@@ -99,6 +100,8 @@ fn finish(routes: Router<Arc<Api>>, api: Api, nothing: &'static str) -> Router {
     routes
         .route("/api/v1/services", get(services::list))
         .route("/api/v1/services/{name}/load", get(services::load))
+        .route("/api/v1/callbacks/{token}", post(callbacks::answer))
+        .route("/api/v1/callbacks/{token}/heartbeat", post(callbacks::heartbeat))
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::server::{Running, Storage};
 
 /// Where a participant listens when nobody says where.
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// How often a server looks whether its configuration has changed.
 const LOOK_AT_SETTINGS: Duration = Duration::from_secs(1);
@@ -59,6 +59,9 @@ impl Serve {
         let mut config = Config::read(&self.config).map_err(Failure::all)?;
         match (self.role, self.service) {
             (Role::Participant, Some(service)) => {
+                // Callbacks come to the engine's process, and the hub passes them on: that has one address, and this one
+                // may have another at each start.
+                config.callbacks.url = config.callback_url();
                 config.listen.admin = self.listen.unwrap_or(ANY_PORT);
                 participant(config, &service, &self.config).await
             }
