@@ -718,7 +718,8 @@ impl Driver {
         for (effect, release) in begin {
             match effect {
                 Effect::Call(call) => {
-                    let context = Context { instance: id.to_owned(), release, trace: trace.clone(), ..Context::default() };
+                    let context =
+                        Context { instance: id.to_owned(), release, trace: trace.clone(), ..Context::default() };
                     self.call(context, call);
                 }
                 Effect::StartChild { call, child } => {

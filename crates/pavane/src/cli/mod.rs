@@ -40,6 +40,9 @@ pub struct Cli {
     /// What to log: error, warn, info, debug, or a filter such as `pavane_runtime=debug`.
     #[arg(long, global = true, env = "PAVANE_LOG", default_value = "warn")]
     log: String,
+    /// Threads for workflows, HTTP and gateway; the store has one of its own. Half of the cores if not given.
+    #[arg(long, global = true, env = "PAVANE_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,7 +158,7 @@ impl Cli {
     /// two cores.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        (cores / 2).max(1)
+        self.threads.map_or((cores / 2).max(1), usize::from)
     }
 
     /// Runs the command.

@@ -373,7 +373,12 @@ impl<'c> Rows<'c> {
         // name, the text tells: no two messages are alike.
         let sender = self.named(from)?.unwrap_or(Place::OWN);
         let position = sender.key(*position);
-        let sent = self.sent.remove(&position).filter(|(_, envelope)| envelope_parts(envelope).1 == Some(data));
+        let sent = self.sent.remove(&position).filter(|(_, envelope)| {
+            envelope
+                .strip_suffix('}')
+                .and_then(|open| open.strip_suffix(&**data))
+                .is_some_and(|head| head.ends_with(DATA))
+        });
         let found = match sent {
             Some((message, _)) => Some(message),
             None => self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?,
@@ -520,12 +525,13 @@ fn around<'t>(text: &'t str, object: &str) -> Option<(&'t str, &'t str)> {
     text.match_indices('{').find_map(|(at, _)| Some((text.get(..at)?, text.get(at..)?.strip_prefix(object)?)))
 }
 
+const DATA: &str = ",\"data\":";
+
 /// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
 /// envelope of another form the words may stand elsewhere: put together again, the parts give the same text.
 fn envelope_parts(envelope: &str) -> (&str, Option<&str>) {
-    const DATA: &str = ",\"data\":";
     let parts = envelope.strip_suffix('}').and_then(|open| {
-        let at = open.find(DATA)? + DATA.len();
+        let at = memchr::memmem::find(open.as_bytes(), DATA.as_bytes())? + DATA.len();
         Some((open.get(..at)?, open.get(at..)?))
     });
     parts.map_or((envelope, None), |(head, data)| (head, Some(data)))
