@@ -44,7 +44,7 @@ enum Task {
     },
     /// Formatting, lints, directions between crates, paths in documents.
     Tidy,
-    /// Measure: `bench orders [--json FILE] [--quick]`, `bench gateway [--json FILE]`.
+    /// Measure: `bench orders [--json FILE] [--quick]`, `bench gateway [--json FILE]`, `bench nfr [--json FILE] [--quick]`.
     Bench {
         /// Which benchmark.
         name: String,
@@ -96,12 +96,29 @@ fn main() -> ExitCode {
             stages.run("bench orders", bench);
         }
         Task::Bench { name, args } if name == "gateway" => {
-            let mut bench = cargo(&["bench", "--package", "pavane-gateway", "--bench", "gateway", "--"]);
-            bench.args(args);
+            // The server is measured as it is released.
+            stages.run("release build", cargo(&["build", "--release", "--package", "pavane"]));
+            let mut bench = cargo(&[
+                "bench",
+                "--package",
+                "pavane",
+                "--package",
+                "pavane-gateway",
+                "--bench",
+                "gateway",
+                "--",
+                "--pavane",
+            ]);
+            bench.arg(stage::target().join("release").join("pavane")).args(args);
             stages.run("bench gateway", bench);
         }
+        Task::Bench { name, args } if name == "nfr" => {
+            let mut bench = cargo(&["bench", "--package", "pavane", "--bench", "nfr", "--"]);
+            bench.args(args);
+            stages.run("bench nfr", bench);
+        }
         Task::Bench { name, .. } => {
-            eprintln!("error: there is no benchmark `{name}`; there are `orders` and `gateway`");
+            eprintln!("error: there is no benchmark `{name}`; there are `orders`, `gateway` and `nfr`");
             return ExitCode::from(2);
         }
         Task::Test { quick } => test(&mut stages, quick),

@@ -18,7 +18,8 @@ use pavane_watch::Spans;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::body::{Body, BodyFault, Guarded, Holding};
+use crate::access::Entry;
+use crate::body::{Body, BodyFault, Guarded, Holding, Whole};
 use crate::connection::{self, Secured, Slot, Slots, Speaks};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::Next;
@@ -137,6 +138,10 @@ impl Gateway {
         if tokio::time::timeout(within, self.shared.slots.closed()).await.is_err() {
             tracing::warn!(connections = self.shared.slots.open(), "connections of the gateway were cut");
         }
+        let access = self.shared.state.load().access.clone();
+        if let Some(access) = access {
+            access.flush().await;
+        }
     }
 
     /// The routes in force as OpenAPI 3.1.
@@ -218,27 +223,38 @@ impl Gateway {
         let came = Came { peer: peer.ip(), client, host: String::new(), tls, certificate, trusted, slot };
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let watched = Watched::begin(&self.shared.spans, request.headers());
-        let mut route = None;
-        let mut answer = match enter(request, state, came, id.clone()) {
+        let access = state.access.clone();
+        let (mut answer, route) = match enter(request, state, came, id.clone()) {
             Ok(exchange) => {
                 let exchange = Exchange { watched: watched.clone(), ..exchange };
-                route = watched.as_ref().map(|_| exchange.found.route.clone());
-                let stats = exchange.found.route.stats.clone();
-                let busy = RouteStats::begin(&stats);
+                let route = exchange.found.route.clone();
+                let busy = RouteStats::begin(&route.stats);
                 let answer = Next::all().run(exchange).await;
                 let trace = watched.as_ref().and_then(Watched::trace);
-                stats.answered(answer.status().as_u16(), began.elapsed(), trace);
-                answer.map(|body| Body::new(Holding::new(body, busy)))
+                route.stats.answered(answer.status().as_u16(), began.elapsed(), trace);
+                (answer.map(|body| Body::new(Holding::new(body, busy))), Some(route))
             }
             Err(problem) => {
                 self.shared.unrouted.fetch_add(1, Ordering::Relaxed);
-                problem.into_response()
+                (problem.into_response(), None)
             }
         };
         let status = answer.status().as_u16();
         if let Some(watched) = watched {
             let route = route.as_ref().and_then(|route| route.name.split_once(' ')).map(|(_, path)| path);
             watched.end(&Facts { method: &method, uri: &uri, tls, client, route, status });
+        }
+        if let Some(access) = access {
+            access.enter(&Entry {
+                client,
+                method: method.as_str(),
+                path: uri.path(),
+                status: status,
+                took: began.elapsed(),
+                bytes: answer.body().size_hint().exact(),
+                id: id.to_str().unwrap_or_default(),
+                route: route.as_ref().map_or("", |route| &route.name),
+            });
         }
         tracing::info!(
             target: "pavane_gateway::access",
@@ -302,8 +318,14 @@ fn enter(
     };
     parts.uri = Uri::from(target.map_err(|_| bad("bad_path", "the path cannot be read"))?);
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
-    let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
-    let (whole, body) = (body.whole(), Body::new(body));
+    let (whole, body) = match body.is_end_stream() {
+        // Most requests: nothing is to be watched, and nothing need be kept for that.
+        true => (Whole::at_once(), crate::body::empty()),
+        false => {
+            let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
+            (body.whole(), Body::new(body))
+        }
+    };
     Ok(Exchange {
         request: Request::from_parts(parts, body),
         whole,

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
@@ -25,6 +23,7 @@ use crate::settings::TimeoutSettings;
 use crate::state::State;
 use crate::table::ServiceTarget;
 use crate::tunnel;
+use crate::upstream::client::Unanswered;
 use crate::upstream::{Common, Endpoint, InFlight};
 use crate::watched::Watched;
 
@@ -105,7 +104,7 @@ struct Sending<'a> {
 
 /// How one attempt ended.
 enum Attempt {
-    Answered(Response<Incoming>),
+    Answered(Response<Body>),
     /// Nothing was sent.
     NotSent(String),
     /// Something may have happened.
@@ -116,7 +115,7 @@ enum Attempt {
 }
 
 impl Sending<'_> {
-    async fn send(&self) -> Result<(Response<Incoming>, InFlight), Problem> {
+    async fn send(&self) -> Result<(Response<Body>, InFlight), Problem> {
         let upstream = &self.target.upstream;
         let common = Common { client: self.client, path: &self.path, headers: &self.parts.headers };
         upstream.budget.deposit();
@@ -169,20 +168,21 @@ impl Sending<'_> {
 
     /// Sends it, for the first time or again after so many attempts.
     async fn attempt(&self, endpoint: &Endpoint, before: usize) -> Attempt {
-        let uri = match endpoint.uri(&self.path) {
-            Ok(uri) => uri,
-            Err(why) => return Attempt::NotSent(why.to_string()),
-        };
         let mut request = Request::new(self.body.copy());
         *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.parts.headers.clone();
         let websocket = self.parts.headers.contains_key(header::UPGRADE);
-        let clients = &self.state.clients;
-        let client = if websocket { clients.websocket() } else { clients.of(self.target.upstream.settings.protocol) };
-        let asked = self.watched.as_ref().map(|watched| (watched.ask(request.headers_mut()), request.uri().clone()));
-        let answer = tokio::time::timeout_at(self.deadline, client.request(request)).await;
+        let protocol = self.target.upstream.settings.protocol;
+        // A request over a connection of its service has no host in its target, and a span names the whole.
+        let asked = self
+            .watched
+            .as_ref()
+            .map(|watched| (watched.ask(request.headers_mut()), endpoint.uri(&self.path).unwrap_or_default()));
+        let way = match endpoint.address(&mut request, &self.path, protocol, websocket) {
+            Ok(way) => way,
+            Err(why) => return Attempt::NotSent(why.to_string()),
+        };
+        let answer = tokio::time::timeout_at(self.deadline, self.state.clients.send(way, request)).await;
         if let Some((asked, uri)) = asked {
             let ended = match &answer {
                 Ok(Ok(response)) => Ok(response.status().as_u16()),
@@ -193,10 +193,10 @@ impl Sending<'_> {
         }
         match answer {
             Ok(Ok(response)) => Attempt::Answered(response),
-            Ok(Err(error)) => match BodyFault::behind(&error) {
-                Some(fault) => Attempt::Body(fault),
-                None if error.is_connect() => Attempt::NotSent(chain(&error)),
-                None => Attempt::Lost(chain(&error)),
+            Ok(Err(unanswered)) => match (unanswered.body_fault(), unanswered) {
+                (Some(fault), _) => Attempt::Body(fault),
+                (None, Unanswered::NotSent(error)) => Attempt::NotSent(chain(&*error)),
+                (None, Unanswered::Lost(error)) => Attempt::Lost(chain(&*error)),
             },
             // Of a client that is still sending, the service cannot be blamed.
             Err(_) if self.whole.since().is_none() => Attempt::Body(BodyFault::Stalled),
@@ -212,7 +212,7 @@ fn temporary(status: StatusCode) -> bool {
 
 /// What the client gets of a service's answer.
 fn respond(
-    response: Response<Incoming>,
+    response: Response<Body>,
     in_flight: InFlight,
     upgrade: Option<OnUpgrade>,
     came: &Came,
@@ -236,7 +236,6 @@ fn respond(
     let (mut parts, body) = response.into_parts();
     headers::end_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    let body = Body::new(body.map_err(Into::into));
     let body = Body::new(Guarded::new(body, u64::MAX, idle));
     Ok(Response::from_parts(parts, Body::new(Holding::new(body, in_flight))))
 }
