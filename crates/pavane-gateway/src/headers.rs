@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-
-use crate::settings::Block;
+use pavane_core::units::Block;
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1, and what older software sends).
 const HOP_BY_HOP: [HeaderName; 6] = [
