@@ -2,7 +2,8 @@
 //!
 //! Everything a workflow *means* lives here: reading and checking a definition ([`definition`]), evaluating its
 //! expressions under a budget ([`expression`]), compiling it to a located flow graph ([`program`]) and running that
-//! graph one input at a time ([`engine`]). What may be sent to a service now is in [`policy`]. Start reading at
+//! graph one input at a time ([`engine`]). What may be sent to a service now is in [`policy`]; what
+//! all crates' settings are written in is in [`units`]. Start reading at
 //! [`engine::decide`].
 //!
 //! This crate must never read a clock, draw a random number, touch a file or a socket, or log: time and ids come in
@@ -18,6 +19,7 @@ pub mod problem;
 pub mod program;
 pub mod record;
 pub mod time;
+pub mod units;
 pub mod value;
 
 pub use problem::Problem;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pavane_core::units::Block;
 
-use crate::settings::Block;
 use crate::upstream::balance;
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1, and what older software sends).

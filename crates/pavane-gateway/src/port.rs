@@ -1,12 +1,15 @@
-//! The port to workflows: what the gateway needs of an engine, supplied by the binary.
+//! The port to what is behind the gateway: what it needs of an engine, supplied by the binary.
 //!
-//! The gateway knows no workflow rule and no engine: it starts, waits, asks and follows.
+//! The gateway knows no workflow rule and no engine: it starts, waits, asks and follows. Services that workflows call, too,
+//! have one [`Gate`] for both.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pavane_core::policy::Verdict;
 
 use crate::body::Body;
 use crate::problem::Problem;
@@ -32,6 +35,38 @@ pub trait Workflows: Send + Sync + 'static {
     /// # Errors
     /// Why the workflow cannot be started as it is named.
     fn input_schema(&self, workflow: &WorkflowName) -> Result<Option<serde_json::Value>, String>;
+
+    /// The gate before a service, if it has one.
+    fn gate(&self, _service: &str) -> Option<Arc<dyn Gate>> {
+        None
+    }
+}
+
+/// What a gate says to a request, in time.
+pub type Entering<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Turn>, Turned>> + Send + 'a>>;
+
+/// What stands before a service, for workflows and for forwarded requests alike.
+pub trait Gate: Send + Sync {
+    /// Waits for the turn of a request, for so long at most. Requests of one flow do not hold up others; a retry repeats
+    /// a request that failed.
+    fn enter<'a>(&'a self, flow: &'a str, retry: bool, wait: Duration) -> Entering<'a>;
+}
+
+/// The turn of one request: it keeps its place at the service until it is dropped.
+pub trait Turn: Send + Sync {
+    /// What the request told of the service; the first time counts.
+    fn judge(&mut self, verdict: Verdict);
+}
+
+/// Why a request may not go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// The service fails and is left alone, for so much longer.
+    Open(Duration),
+    /// The service had no room for it in time.
+    Busy,
+    /// The process stops.
+    Stopping,
 }
 
 /// A workflow as routes name it.

@@ -1,5 +1,8 @@
 //! From a request to a service and back: which URL, which headers, when again.
 //!
+//! A service that workflows call, too, is asked only in turn: each attempt passes its [`Gate`], and keeps its place there
+//! until the answer has ended.
+//!
 //! A request is repeated only when that can do nothing twice: its connection was never made, or its method is idempotent
 //! and its body was kept. Repeats have a budget.
 
@@ -9,6 +12,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
+use pavane_core::policy::Verdict;
 use tokio::time::Instant;
 
 use crate::auth::Caller;
@@ -17,9 +21,11 @@ use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::authenticate::{CALLER, SCOPES};
 use crate::headers;
 use crate::path::Pattern;
+use crate::port::{Gate, Turn, Turned};
 use crate::problem::Problem;
 use crate::replay::Replay;
 use crate::settings::TimeoutSettings;
+use crate::stall::Kept;
 use crate::state::State;
 use crate::table::ServiceTarget;
 use crate::tunnel;
@@ -47,12 +53,12 @@ pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result
     let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
     let client = came.client;
     let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client, watched };
-    let (response, in_flight) = sending.send().await?;
-    respond(response, in_flight, upgrade, &came, &sending.state.settings.timeouts)
+    let (response, taken) = sending.send().await?;
+    respond(response, taken, upgrade, &came, &sending.state.settings.timeouts)
 }
 
 /// Path and query as the service gets them.
-fn path_for(parts: &Parts, strip: Option<&Pattern>) -> Result<String, Problem> {
+pub(crate) fn path_for(parts: &Parts, strip: Option<&Pattern>) -> Result<String, Problem> {
     let path = parts.uri.path();
     let stripped = match strip.map(ToString::to_string) {
         Some(prefix) if path == prefix => "/",
@@ -102,6 +108,9 @@ struct Sending<'a> {
     watched: Option<Watched>,
 }
 
+/// What a request takes at its service until its answer has ended.
+type Taken = (InFlight, Option<Box<dyn Turn>>);
+
 /// How one attempt ended.
 enum Attempt {
     Answered(Response<Body>),
@@ -115,8 +124,10 @@ enum Attempt {
 }
 
 impl Sending<'_> {
-    async fn send(&self) -> Result<(Response<Body>, InFlight), Problem> {
+    async fn send(&self) -> Result<(Response<Body>, Taken), Problem> {
         let upstream = &self.target.upstream;
+        let gate = self.state.port.gate(&upstream.name);
+        let mut turn = self.turn(gate.as_deref(), false).await.map_err(turned)?;
         let common = Common { client: self.client, path: &self.path, headers: &self.parts.headers };
         upstream.budget.deposit();
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
@@ -125,6 +136,9 @@ impl Sending<'_> {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_url").retry_after(1));
             };
             let attempt = self.attempt(&endpoint, tried.len()).await;
+            if let Some(turn) = &mut turn {
+                turn.judge(attempt.verdict());
+            }
             let repeat = match &attempt {
                 Attempt::Answered(response) => {
                     let fine = !temporary(response.status());
@@ -152,10 +166,15 @@ impl Sending<'_> {
                 && self.body.again()
                 && upstream.budget.withdraw()
             {
-                continue;
+                // Its place is for the next attempt. Without one, what came of this one stands.
+                drop(turn.take());
+                if let Ok(next) = self.turn(gate.as_deref(), true).await {
+                    turn = next;
+                    continue;
+                }
             }
             return match attempt {
-                Attempt::Answered(response) => Ok((response, in_flight)),
+                Attempt::Answered(response) => Ok((response, (in_flight, turn))),
                 Attempt::NotSent(why) | Attempt::Lost(why) => {
                     tracing::warn!(service = upstream.name, why, "a service cannot be reached");
                     Err(Problem::new(StatusCode::BAD_GATEWAY, "service_unreachable"))
@@ -164,6 +183,14 @@ impl Sending<'_> {
                 Attempt::Body(fault) => Err(refused(fault)),
             };
         }
+    }
+
+    /// Waits for the turn of an attempt, if the service has a gate.
+    async fn turn(&self, gate: Option<&dyn Gate>, retry: bool) -> Result<Option<Box<dyn Turn>>, Turned> {
+        let Some(gate) = gate else { return Ok(None) };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let flow = format!("client {}", self.client);
+        gate.enter(&flow, retry, self.target.queue.min(left)).await.map(Some)
     }
 
     /// Sends it, for the first time or again after so many attempts.
@@ -205,6 +232,30 @@ impl Sending<'_> {
     }
 }
 
+impl Attempt {
+    /// What it tells of the service. A refusal of the request is an answer like any other.
+    fn verdict(&self) -> Verdict {
+        match self {
+            Attempt::Answered(response) => match response.status() {
+                status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Verdict::Failure,
+                _ => Verdict::Success,
+            },
+            Attempt::NotSent(_) | Attempt::Lost(_) | Attempt::Late => Verdict::Failure,
+            Attempt::Body(_) => Verdict::NoNews,
+        }
+    }
+}
+
+/// The problem of a request whose turn did not come.
+fn turned(turned: Turned) -> Problem {
+    let (code, seconds) = match turned {
+        Turned::Open(left) => ("breaker_open", left.as_secs() + u64::from(left.subsec_nanos() > 0)),
+        Turned::Busy => ("service_busy", 1),
+        Turned::Stopping => ("stopping", 1),
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code).retry_after(seconds)
+}
+
 /// Answers that a service gives while it cannot do its work.
 fn temporary(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
@@ -213,7 +264,7 @@ fn temporary(status: StatusCode) -> bool {
 /// What the client gets of a service's answer.
 fn respond(
     response: Response<Body>,
-    in_flight: InFlight,
+    taken: Taken,
     upgrade: Option<OnUpgrade>,
     came: &Came,
     timeouts: &TimeoutSettings,
@@ -225,7 +276,8 @@ fn respond(
         };
         let mut response = response;
         let service = hyper::upgrade::on(&mut response);
-        tunnel::join(client, service, idle, (in_flight, came.slot.clone()));
+        // A WebSocket is no request any more: its place at the gate is free again.
+        tunnel::join(client, service, idle, (taken.0, came.slot.clone()));
         let (mut parts, _) = response.into_parts();
         headers::end_hop(&mut parts.headers);
         parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
@@ -237,7 +289,11 @@ fn respond(
     headers::end_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
     let body = Body::new(Guarded::new(body, u64::MAX, idle));
-    Ok(Response::from_parts(parts, Body::new(Holding::new(body, in_flight))))
+    let body = match taken {
+        (in_flight, None) => Body::new(Holding::new(body, in_flight)),
+        taken => Body::new(Kept::new(body, idle, taken)),
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 /// The problem of a body that could not be read.

@@ -1,24 +1,28 @@
 //! Rate limits: how many requests in how long, for whom. Pure; time is an argument.
 //!
-//! The generic cell rate algorithm (ITU-T I.371): one number for each caller, the moment at which its next request would be
-//! exactly in time. A caller may be early by a burst.
+//! The algorithm is that of the gates before services ([`Pace`]), with one number for each caller: the moment at which its
+//! next request would be exactly in time. A caller may be early by a burst.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pavane_core::policy::{self, Pace};
+use pavane_core::units::parse_rate;
 use serde::Deserialize;
 use serde::de::Error as _;
 
 /// Callers that are remembered for one limit. Each is a hash and a moment: with all of them, some MiB.
 const MAX_CALLERS: usize = 100_000;
 
+/// Most requests of a rate: their interval is a microsecond at least, far below what clocks tell apart here.
+const MOST: u32 = 1_000_000;
+
 /// A rate as it is written: `100/s`, `100/s per client`, `1000/m per key burst 50`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    requests: u32,
-    period: Duration,
+    requests: policy::Rate,
     burst: u32,
     /// For whom it counts.
     pub per: Per,
@@ -44,15 +48,11 @@ impl Rate {
         let wrong =
             || format!("`{text}` is no rate: write for example 100/s, 100/s per client, 1000/m per key burst 50");
         let mut words = text.split_whitespace();
-        let (requests, period) = words.next().and_then(|rate| rate.split_once('/')).ok_or_else(wrong)?;
-        let requests: u32 = requests.parse().ok().filter(|n| (1..=1_000_000).contains(n)).ok_or_else(wrong)?;
-        let period = match period {
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3_600),
-            _ => return Err(wrong()),
-        };
-        let mut rate = Rate { requests, period, burst: requests, per: Per::Route };
+        let requests = parse_rate(words.next().ok_or_else(wrong)?).map_err(|_| wrong())?;
+        if requests.calls > MOST {
+            return Err(wrong());
+        }
+        let mut rate = Rate { requests, burst: requests.calls, per: Per::Route };
         while let Some(word) = words.next() {
             match (word, words.next()) {
                 ("per", Some("route")) => rate.per = Per::Route,
@@ -65,14 +65,10 @@ impl Rate {
         Ok(rate)
     }
 
-    /// Between two requests that are exactly in time.
-    fn interval(&self) -> Duration {
-        self.period / self.requests
-    }
-
-    /// How early a request may be.
-    fn tolerance(&self) -> Duration {
-        self.interval() * (self.burst - 1)
+    /// A caller may be early by the rest of a burst.
+    fn pace(&self) -> Pace {
+        let interval = self.requests.interval();
+        Pace { interval, tolerance: interval * (self.burst - 1) }
     }
 }
 
@@ -136,14 +132,14 @@ impl Limiter {
 
 /// Judges a request of a caller whose next one is in time at `due`; gives when the one after it is.
 fn judge(rate: &Rate, due: Duration, now: Duration) -> (Verdict, Duration) {
-    let (interval, tolerance) = (rate.interval(), rate.tolerance());
+    let pace = rate.pace();
+    let ready_at = pace.ready_at(due);
+    let allowed = ready_at <= now;
+    let due = if allowed { pace.after(due, now) } else { due };
     let early = due.saturating_sub(now);
-    let allowed = early <= tolerance;
-    let due = if allowed { due.max(now) + interval } else { due };
-    let early = due.saturating_sub(now);
-    let room = (tolerance + interval).saturating_sub(early);
-    let remaining = u32::try_from(room.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u32::MAX);
-    let retry = if allowed { Duration::ZERO } else { early.saturating_sub(tolerance) };
+    let room = (pace.tolerance + pace.interval).saturating_sub(early);
+    let remaining = u32::try_from(room.as_nanos() / pace.interval.as_nanos().max(1)).unwrap_or(u32::MAX);
+    let retry = if allowed { Duration::ZERO } else { ready_at.saturating_sub(now) };
     (Verdict { allowed, limit: rate.burst, remaining, reset: early, retry }, due)
 }
 
@@ -153,7 +149,11 @@ mod tests {
 
     #[test]
     fn rates_are_read_as_they_are_written() {
-        let rate = |requests, seconds, burst, per| Rate { requests, period: Duration::from_secs(seconds), burst, per };
+        let rate = |calls, seconds, burst, per| Rate {
+            requests: policy::Rate { calls, per: Duration::from_secs(seconds) },
+            burst,
+            per,
+        };
         for (text, expected) in [
             ("100/s", Some(rate(100, 1, 100, Per::Route))),
             ("100/s per client", Some(rate(100, 1, 100, Per::Client))),
@@ -205,7 +205,8 @@ mod tests {
             let tries = (0..seconds * 500).map(|n| start + Duration::from_millis(n * 2));
             let allowed = tries.filter(|at| limiter.count("a", *at).allowed).count();
             let most = rate.burst as usize
-                + usize::try_from(seconds).unwrap() * rate.requests as usize / rate.period.as_secs() as usize;
+                + usize::try_from(seconds).unwrap() * rate.requests.calls as usize
+                    / rate.requests.per.as_secs() as usize;
             assert!((most - 2..=most).contains(&allowed), "{text}: {allowed} of {most}");
         }
     }

@@ -1,12 +1,11 @@
 //! The gateway's part of `pavane.yaml`, as it is written. [`crate::table`] checks it and makes routes of it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pavane_core::units::Block;
 use serde::Deserialize;
-use serde::de::Error as _;
 
 use crate::rate::Rate;
 use crate::units::{Located, duration, one_or_many};
@@ -368,6 +367,9 @@ pub struct RouteSettings {
     /// How long the service may take until its answer begins.
     #[serde(default, deserialize_with = "duration")]
     pub timeout: Option<Duration>,
+    /// How long a request may wait for its turn at the service's gate.
+    #[serde(default, deserialize_with = "pavane_core::units::duration")]
+    pub queue: Option<Duration>,
     /// Bytes of a request's body.
     #[serde(default)]
     pub max_body: Option<u64>,
@@ -448,74 +450,9 @@ pub enum InputKind {
     Request,
 }
 
-/// A block of addresses: `10.0.0.0/8`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    address: u128,
-    bits: u32,
-}
-
-impl Block {
-    /// Reads a block.
-    ///
-    /// # Errors
-    /// How to write it.
-    pub fn parse(text: &str) -> Result<Block, String> {
-        let wrong = || format!("`{text}` is no address and no block such as 10.0.0.0/8");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u32>().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let (most, before) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
-        let bits = bits.unwrap_or(most);
-        if bits > most { Err(wrong()) } else { Ok(Block { address: number(address), bits: before + bits }) }
-    }
-
-    /// Whether an address is in it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let differ = self.address ^ number(address);
-        self.bits == 0 || differ.checked_shr(128 - self.bits).unwrap_or(0) == 0
-    }
-}
-
-/// An address as a number, IPv4 as the IPv6 address it is mapped to.
-fn number(address: IpAddr) -> u128 {
-    u128::from(match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    })
-}
-
-impl<'de> Deserialize<'de> for Block {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Block, D::Error> {
-        Block::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn blocks_hold_addresses_of_both_kinds() {
-        for (block, address, inside) in [
-            ("10.0.0.0/8", "10.1.2.3", true),
-            ("10.0.0.0/8", "11.1.2.3", false),
-            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
-            ("127.0.0.1", "127.0.0.1", true),
-            ("127.0.0.1", "127.0.0.2", false),
-            ("0.0.0.0/0", "9.9.9.9", true),
-            ("0.0.0.0/0", "2001:db8::1", false),
-            ("2001:db8::/32", "2001:db8::1", true),
-            ("::/0", "2001:db8::1", true),
-        ] {
-            assert_eq!(Block::parse(block).unwrap().contains(address.parse().unwrap()), inside, "{block} {address}");
-        }
-        for wrong in ["10.0.0.0/33", "ten", "10.0.0.0/x", ""] {
-            assert!(Block::parse(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_route_is_read_as_the_documents_show_it() {

@@ -126,10 +126,14 @@ fn access(settings: &GatewaySettings, before: Option<&State>, faults: &mut Vec<F
 }
 
 /// Services by name.
-type Upstreams = BTreeMap<String, Arc<Upstream>>;
+pub(crate) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
 /// All services, and those of them that were not there before.
-fn upstreams(setup: &Setup, before: Option<&State>, faults: &mut Vec<Fault>) -> (Upstreams, Vec<Arc<Upstream>>) {
+pub(crate) fn upstreams(
+    setup: &Setup,
+    before: Option<&State>,
+    faults: &mut Vec<Fault>,
+) -> (Upstreams, Vec<Arc<Upstream>>) {
     let (mut all, mut new) = (BTreeMap::new(), Vec::new());
     let settings = &setup.settings.upstreams;
     for (name, located) in settings.iter().filter(|(name, _)| !setup.services.contains_key(*name)) {

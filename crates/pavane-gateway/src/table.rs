@@ -21,6 +21,10 @@ use crate::upstream::Upstream;
 /// Most routes of a table: a request may have to be held against all that have parameters or rests.
 const MAX_ROUTES: usize = 1_000;
 
+/// How long a request waits for its turn at a service when nothing else is set: a burst passes in that time, and whoever
+/// waits does not give up yet.
+const QUEUE: Duration = Duration::from_secs(1);
+
 /// How long a caller waits for a workflow's end when the route says nothing.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -60,6 +64,8 @@ pub(crate) struct ServiceTarget {
     pub strip: Option<Pattern>,
     /// Until the answer begins.
     pub timeout: Duration,
+    /// For the turn at the service's gate.
+    pub queue: Duration,
 }
 
 #[derive(Debug)]
@@ -428,12 +434,14 @@ fn target(
                 return Err(faults);
             };
             let timeout = route.timeout.or(settings.timeouts.response).unwrap_or(Duration::from_secs(30));
-            let target = ServiceTarget { upstream: upstream.clone(), strip, timeout };
+            let queue = route.queue.unwrap_or(QUEUE);
+            let target = ServiceTarget { upstream: upstream.clone(), strip, timeout, queue };
             if faults.is_empty() { Ok(Target::Service(target)) } else { Err(faults) }
         }
         (None, Some(workflow)) => {
             only(route.strip.is_some(), "strip", "service");
             only(route.timeout.is_some(), "timeout", "service");
+            only(route.queue.is_some(), "queue", "service");
             if pattern.is_some_and(Pattern::is_prefix) {
                 faults.push("a route to a workflow has a path of its own, not `/*`: its instances are below it".into());
             }

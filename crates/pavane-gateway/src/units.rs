@@ -1,4 +1,4 @@
-//! What settings are written in: durations, rates, one value or several, and values that know their line.
+//! How settings are read, beside the units that all crates share: one value or several, and values that know their line.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -59,32 +59,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// `250ms`, `5s`, `2m`, `1h`.
+/// Reads a duration, which must not be nothing.
 ///
 /// # Errors
 /// A sentence that says how to write it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write for example 250ms, 5s, 2m or 1h");
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(end);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "ms" => number / 1_000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3_600.0,
-        _ => return Err(wrong()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-}
-
-/// Reads a duration.
-///
-/// # Errors
-/// As [`parse_duration`].
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let duration = parse_duration(&text).map_err(D::Error::custom)?;
+    let duration = pavane_core::units::span(deserializer)?;
     if duration.is_zero() {
         Err(D::Error::custom("a duration of nothing: leave the key out"))
     } else {
@@ -116,15 +96,6 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deseri
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        for (text, millis) in
-            [("250ms", Some(250)), ("5s", Some(5_000)), ("1.5m", Some(90_000)), ("5", None), ("-1s", None)]
-        {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
-        }
-    }
 
     #[test]
     fn values_know_their_line_and_one_is_a_list_of_one() {

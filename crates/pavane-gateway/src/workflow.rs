@@ -133,7 +133,7 @@ fn instance(parameters: &Parameters) -> Result<&str, Problem> {
 }
 
 /// A workflow's input is JSON, as it stands: what is compressed could be a thousand times what was counted.
-fn readable(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn readable(headers: &HeaderMap) -> Result<(), Problem> {
     let encoded =
         headers.get_all(header::CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded {
@@ -167,13 +167,13 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// `Prefer` (RFC 7240).
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Preferences {
+pub(crate) struct Preferences {
     asynchronous: bool,
     wait: Option<Duration>,
 }
 
 impl Preferences {
-    fn of(headers: &HeaderMap) -> Result<Preferences, Problem> {
+    pub fn of(headers: &HeaderMap) -> Result<Preferences, Problem> {
         let mut preferences = Preferences::default();
         let values = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok());
         for preference in values.flat_map(|v| v.split([',', ';'])).map(str::trim) {
@@ -192,7 +192,11 @@ impl Preferences {
 }
 
 /// The whole request as an input, for workflows that need more of it than its body.
-fn request_as_input(parts: &http::request::Parts, parameters: &Parameters, body: &[u8]) -> Result<Bytes, Problem> {
+pub(crate) fn request_as_input(
+    parts: &http::request::Parts,
+    parameters: &Parameters,
+    body: &[u8],
+) -> Result<Bytes, Problem> {
     let body: Value = match body.iter().all(u8::is_ascii_whitespace) {
         true => Value::Null,
         false => serde_json::from_slice(body).map_err(|error| {

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pavane_core::policy::{BreakerSettings, GateSettings, Rate, RetrySettings};
+use pavane_core::units::{duration, rate, some_rate, span};
 use serde::Deserialize;
-use serde::de::Error as _;
 
 /// How long a call without a deadline of its own waits for its turn at most: longer than most outages and most bursts,
 /// and shorter than it takes until nobody remembers why.
 const WAIT: Duration = Duration::from_secs(3_600);
-
-/// Longer than this is a slip of the pen, and more than clocks can count with.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Calls that may wait for one service. Each belongs to an instance in memory; more than this are a flood whose end
 /// would wait for hours.
@@ -236,9 +233,24 @@ impl Service {
         }
     }
 
+    /// Whether its configuration says what it takes.
+    pub(crate) fn is_limited(&self) -> bool {
+        let ServiceSettings { limits, breaker, retries, .. } = &self.settings;
+        limits.in_flight.is_some() || limits.rate.is_some() || breaker.is_some() || retries.is_some()
+    }
+
     /// Whether a host and port are one of its URLs': its gate counts what is in flight there.
     pub(crate) fn is_at(&self, authority: &str) -> bool {
         self.authorities.iter().any(|own| own == authority)
+    }
+
+    /// Host, in lower case, and port of each of its URLs.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (String, u16)> {
+        let urls = self.settings.url.iter().chain(&self.settings.urls);
+        urls.filter_map(|url| {
+            let url: http::Uri = url.parse().ok()?;
+            Some((url.host()?.to_ascii_lowercase(), port(&url)))
+        })
     }
 
     /// How long a call without a deadline of its own waits for its turn.
@@ -254,94 +266,7 @@ impl Service {
     }
 }
 
-/// `250ms`, `5s`, `2m`, `1h`.
-///
-/// # Errors
-/// A sentence that says how to write it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write for example 250ms, 5s, 2m or 1h");
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(end);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "ms" => number / 1_000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3_600.0,
-        _ => return Err(wrong()),
-    };
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST).ok_or_else(wrong)
-}
-
-/// Reads a duration of the configuration.
-///
-/// # Errors
-/// As [`parse_duration`].
-pub fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map(Some).map_err(D::Error::custom)
-}
-
-/// Reads a duration that has a default.
-fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map_err(D::Error::custom)
-}
-
-/// `500/s`, `30/m`, `100/h`.
-///
-/// # Errors
-/// A sentence that says how to write it.
-pub fn parse_rate(text: &str) -> Result<Rate, String> {
-    let wrong = || format!("`{text}` is no rate: write for example 500/s, 30/m or 100/h");
-    let (calls, unit) = text.split_once('/').ok_or_else(wrong)?;
-    let calls: u32 = calls.trim().parse().map_err(|_| wrong())?;
-    let seconds = match unit.trim() {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        _ => return Err(wrong()),
-    };
-    if calls == 0 { Err(wrong()) } else { Ok(Rate { calls, per: Duration::from_secs(seconds) }) }
-}
-
-fn some_rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rate, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_rate(&text).map_err(D::Error::custom)
-}
-
-fn rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rate>, D::Error> {
-    some_rate(deserializer).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_have_units() {
-        for (text, calls, seconds) in [("500/s", 500, 1), ("30/m", 30, 60), ("1 / h", 1, 3_600)] {
-            assert_eq!(parse_rate(text), Ok(Rate { calls, per: Duration::from_secs(seconds) }));
-        }
-        for text in ["500", "0/s", "1.5/s", "-1/s", "5/d", "/s", "99999999999/s"] {
-            assert!(parse_rate(text).unwrap_err().contains("no rate"), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_have_units() {
-        for (text, millis) in [
-            ("250ms", Some(250)),
-            ("5s", Some(5_000)),
-            ("1.5m", Some(90_000)),
-            ("1h", Some(3_600_000)),
-            ("5", None),
-            ("s", None),
-            ("5 s", None),
-            ("1e99h", None),
-            ("1000000h", None),
-        ] {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
-        }
-    }
+/// The port of a URI, or that of its scheme.
+pub(crate) fn port(uri: &http::Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
 }

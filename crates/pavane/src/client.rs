@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -17,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(330);
 #[derive(Clone, Debug)]
 pub struct Server {
     base: String,
+    /// What it shows to be let in.
+    authorization: Option<HeaderValue>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -50,7 +55,21 @@ impl Server {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(5)));
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Server { base: base.trim_end_matches('/').to_owned(), client }
+        Server { base: base.trim_end_matches('/').to_owned(), authorization: None, client }
+    }
+
+    /// As this one, showing a key, or `NAME:PASSWORD`, to be let in.
+    ///
+    /// # Errors
+    /// What cannot be a header.
+    pub fn with_token(self, token: &str) -> Result<Server, String> {
+        let shown = match token.contains(':') {
+            true => format!("Basic {}", STANDARD.encode(token)),
+            false => format!("Bearer {token}"),
+        };
+        let mut shown = HeaderValue::try_from(shown).map_err(|_| "the token holds what no header can".to_owned())?;
+        shown.set_sensitive(true);
+        Ok(Server { authorization: Some(shown), ..self })
     }
 
     /// Sends a request; gives the body as a stream of bytes to read on.
@@ -67,6 +86,9 @@ impl Server {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(shown) = &self.authorization {
+            request = request.header(AUTHORIZATION, shown);
         }
         let request = request.body(Full::new(body)).map_err(|e| format!("{}{path}: {e}", self.base))?;
         match tokio::time::timeout(TIMEOUT, self.client.request(request)).await {

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pavane_core::Value;
-use pavane_gateway::Located;
-use pavane_gateway::settings::{GatewaySettings, RouteSettings};
-use pavane_runtime::services::{Place, ServiceSettings, Services, duration};
+use pavane_core::units::duration;
+use pavane_gateway::settings::{GatewaySettings, KeySettings, PasswordSettings, RouteSettings};
+use pavane_gateway::{Door, Located};
+use pavane_runtime::effects::EgressSettings;
+use pavane_runtime::services::{Place, ServiceSettings, Services};
 use serde::Deserialize;
 
 /// Settings of a later version, and the key they begin with.
@@ -22,6 +24,8 @@ const LATER: [(&str, &str); 1] = [("roles", "running parts of Pavane as processe
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// Who may use the HTTP API.
+    pub admin: AdminConfig,
     /// Where to keep things.
     pub store: StoreConfig,
     /// How events travel.
@@ -43,6 +47,8 @@ pub struct Config {
     pub secrets: BTreeMap<String, Secret>,
     /// Outgoing HTTP.
     pub http: HttpConfig,
+    /// Where calls may go that name no service.
+    pub egress: EgressSettings,
     /// Limits.
     pub limits: LimitsConfig,
     /// How long calls in flight may take to end when the process is asked to stop.
@@ -74,6 +80,18 @@ impl Default for Listen {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Listen { admin: local(8081), bus: local(8082), gateway: None }
     }
+}
+
+/// Who may use the HTTP API; without keys and passwords, whoever reaches it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// API keys.
+    pub keys: Vec<Located<KeySettings>>,
+    /// Names and passwords.
+    pub basic: Vec<Located<PasswordSettings>>,
+    /// Whether the metrics are for everybody.
+    pub open_metrics: bool,
 }
 
 /// The store.
@@ -257,6 +275,8 @@ impl Config {
         })?;
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
+        config.egress.check().map_err(|problem| vec![format!("{name}: {problem}")])?;
+        config.door().map_err(|faults| crate::gateway::in_file(name, &faults))?;
         if let Some(url) = &config.callbacks.url
             && !url.parse::<http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.query().is_none())
         {
@@ -269,6 +289,14 @@ impl Config {
         config.gateway.relative_to(folder);
         crate::gateway::check(name, &config)?;
         Ok(config)
+    }
+
+    /// The door of the HTTP API, if it has one.
+    ///
+    /// # Errors
+    /// What is wrong with the credentials.
+    pub fn door(&self) -> Result<Option<Door>, Vec<pavane_gateway::Fault>> {
+        Door::new("admin", &self.admin.keys, &self.admin.basic)
     }
 
     /// Whether there is a gateway.
@@ -326,14 +354,16 @@ impl Config {
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
     pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
         // The gateway follows the file by itself.
-        let Config { listen, store, bus, callbacks, secrets, http, limits, shutdown, .. } = self;
+        let Config { listen, admin, store, bus, callbacks, secrets, http, egress, limits, shutdown, .. } = self;
         let keys = [
             ("listen", *listen != other.listen),
+            ("admin", *admin != other.admin),
             ("store", *store != other.store),
             ("bus", *bus != other.bus),
             ("callbacks", *callbacks != other.callbacks),
             ("secrets", *secrets != other.secrets),
             ("http", *http != other.http),
+            ("egress", *egress != other.egress),
             ("limits", *limits != other.limits),
             ("shutdown", *shutdown != other.shutdown),
         ];
@@ -456,6 +486,11 @@ mod tests {
                 "p.yaml: services.a.breaker.min_calls: at least 1",
             ),
             ("services: { engine: { url: 'http://h:1' } }\n", "the engine's own"),
+            ("admin: { keys: [{ name: ops, sha256: abc }] }\n", "p.yaml:1:18: admin.keys: ops: `sha256` has 64"),
+            ("admin: { keys: [{ name: ops, sha256: abc, scopes: [x] }] }\n", "`scopes` say nothing here"),
+            ("admin: { basic: [{ name: ada, pbkdf2: abc }] }\n", "admin.basic: ada: `pbkdf2` is written"),
+            ("egress: { allow: [10.0.0.0/8] }\n", "p.yaml: egress.allow: without `deny_private: true`"),
+            ("egress: { deny_private: true, allow: [ten] }\n", "no block such as 10.0.0.0/8"),
             ("shutdown: soon\n", "no duration"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
             ("callbacks: { url: nowhere }\n", "callbacks.url: `nowhere` is no base URL"),

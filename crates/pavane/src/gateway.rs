@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use pavane_core::policy::Verdict;
 use pavane_core::problem::Kind;
 use pavane_core::record::{Status, WorkflowInstance};
-use pavane_gateway::{Answer, Body, Gateway, Outcome, Problem, Setup, Start, WorkflowName, Workflows};
+use pavane_gateway::{
+    Answer, Body, Entering, Gate, Gateway, Outcome, Problem, Setup, Start, Turn, Turned, WorkflowName, Workflows,
+};
+use pavane_runtime::effects::{self, Network, Refused};
 use pavane_runtime::watch::trace_of;
-use pavane_runtime::{Engine, StartRequest, effects};
+use pavane_runtime::{Engine, StartRequest};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -36,7 +40,8 @@ pub(crate) fn check(name: &str, config: &Config) -> Result<(), Vec<String>> {
     setup(config).check().map_err(|faults| in_file(name, &faults))
 }
 
-fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
+/// Faults with the file that they are in, a line each.
+pub(crate) fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
     let place = |fault: &pavane_gateway::Fault| if fault.line > 0 { ":" } else { ": " };
     faults.iter().map(|fault| format!("{name}{}{fault}", place(fault))).collect()
 }
@@ -47,7 +52,7 @@ fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
 /// What is wrong with the routes, a line each; a port in use.
 pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
     let tls = effects::tls(running.network.options())?;
-    let port = Arc::new(Port(running.engine.clone()));
+    let port = Arc::new(Port { engine: running.engine.clone(), network: running.network.clone() });
     let gateway = Gateway::traced(setup(&running.config), port, tls, running.watch.spans.clone());
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
@@ -66,7 +71,10 @@ pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<Stri
 }
 
 /// The engine, as the gateway needs it.
-struct Port(Engine);
+struct Port {
+    engine: Engine,
+    network: Network,
+}
 
 impl Workflows for Port {
     fn start(&self, start: Start) -> Answer<'_, Outcome> {
@@ -78,7 +86,9 @@ impl Workflows for Port {
         Box::pin(async move {
             let record = self.instance(&workflow, &id).await?;
             let record = match wait {
-                Some(wait) if !record.status.is_terminal() => self.0.wait(&id, wait).await.map_err(ApiError::from)?,
+                Some(wait) if !record.status.is_terminal() => {
+                    self.engine.wait(&id, wait).await.map_err(ApiError::from)?
+                }
                 _ => record,
             };
             Ok(outcome(&record))
@@ -89,17 +99,46 @@ impl Workflows for Port {
         let (workflow, id) = (workflow.clone(), id.to_owned());
         Box::pin(async move {
             let record = self.instance(&workflow, &id).await?;
-            let stream = api::follow(self.0.clone(), record, after.as_deref());
+            let stream = api::follow(self.engine.clone(), record, after.as_deref());
             Ok(Body::new(stream.into_body().map_err(Into::into)))
         })
     }
 
     fn input_schema(&self, workflow: &WorkflowName) -> Result<Option<Value>, String> {
         let mode = api::mode(workflow.mode.as_deref())?;
-        let program = self.0.program(&workflow.namespace, &workflow.name, workflow.version.as_deref(), mode);
+        let program = self.engine.program(&workflow.namespace, &workflow.name, workflow.version.as_deref(), mode);
         let program = program.map_err(|error| error.to_string())?;
         let source: Value = program.source().into();
         Ok(source.pointer("/input/schema/document").cloned())
+    }
+
+    fn gate(&self, service: &str) -> Option<Arc<dyn Gate>> {
+        self.network.gate(service).map(|gate| Arc::new(Shared(gate)) as Arc<dyn Gate>)
+    }
+}
+
+/// The gate of a service, for requests that are forwarded.
+struct Shared(effects::Gate);
+
+impl Gate for Shared {
+    fn enter<'a>(&'a self, flow: &'a str, retry: bool, wait: Duration) -> Entering<'a> {
+        Box::pin(async move {
+            let turn = self.0.enter_within(flow, retry, wait).await.map_err(|refused| match refused {
+                Refused::Open(left) => Turned::Open(left),
+                Refused::Late(_) | Refused::Full => Turned::Busy,
+                Refused::Closed => Turned::Stopping,
+            })?;
+            Ok(Box::new(Forwarded(turn)) as Box<dyn Turn>)
+        })
+    }
+}
+
+/// The turn of a forwarded request.
+struct Forwarded(effects::Turn);
+
+impl Turn for Forwarded {
+    fn judge(&mut self, verdict: Verdict) {
+        self.0.judge(verdict);
     }
 }
 
@@ -109,24 +148,24 @@ impl Port {
         let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
         let input = api::input(&input)?;
         let WorkflowName { namespace, name, version, .. } = workflow;
-        let program = self.0.program(&namespace, &name, version.as_deref(), mode)?;
+        let program = self.engine.program(&namespace, &name, version.as_deref(), mode)?;
         let violations = program.input_violations(&input);
         if !violations.is_empty() {
             return Err(ApiError::input(&violations));
         }
         let trace = trace_of(traceparent.as_deref(), tracestate.as_deref());
         let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, trace };
-        let started = self.0.start(request).await?;
+        let started = self.engine.start(request).await?;
         let Some(wait) = wait else {
             return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });
         };
-        Ok(outcome(&self.0.wait(&started.id, wait).await?))
+        Ok(outcome(&self.engine.wait(&started.id, wait).await?))
     }
 
     /// An instance, if it is one of the workflow.
     async fn instance(&self, workflow: &WorkflowName, id: &str) -> Result<WorkflowInstance, Problem> {
         let unknown = || ApiError::from(pavane_runtime::Error::UnknownInstance(id.to_owned()));
-        let record = self.0.instance(id).await.map_err(ApiError::from)?;
+        let record = self.engine.instance(id).await.map_err(ApiError::from)?;
         match record.namespace == workflow.namespace && record.name == workflow.name {
             true => Ok(record),
             false => Err(unknown().into()),

@@ -18,7 +18,7 @@ use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Guard};
 use crate::config::{Config, reachable};
 use crate::participant::{Caller, Link};
 use crate::stores;
@@ -377,22 +377,37 @@ impl Running {
     /// Binds the listeners and serves them until [`Running::stop`].
     ///
     /// # Errors
-    /// A port in use; a bus that strangers could reach.
+    /// A port in use; an API or a bus that strangers could reach.
     pub async fn serve(&self) -> Result<Addresses, String> {
         let api = Api::new(self.clone(), self.config.limits.request_body);
+        let (address, door) = (self.config.listen.admin, self.door()?);
+        if door.is_none() && !address.ip().is_loopback() {
+            return Err(format!(
+                "listen.admin: {address} can be reached from other machines, and nobody need show who they are there: set \
+                 `admin.keys` (`pavane secret key NAME` makes one) or `admin.basic`, or listen on 127.0.0.1"
+            ));
+        }
         let router = match &self.elsewhere {
-            Elsewhere::Participant(_) => api::participant(api),
+            Elsewhere::Participant(_) => api::participant(api, door),
             Elsewhere::Hub(hub) => {
                 self.open_bus(hub).await?;
-                api::router(api)
+                api::router(api, door)
             }
         };
-        let admin = listen(self.config.listen.admin, "listen.admin", router).await?;
+        let admin = listen(address, "listen.admin", router).await?;
         if self.engine.callbacks().is_none() {
             let taken = take_callbacks(&self.engine, &self.config, Some(reachable(admin))).await;
             taken.map_err(|problems| problems.join("\n"))?;
         }
         Ok(Addresses { admin, bus: self.bus_address() })
+    }
+
+    /// The door of the HTTP API, if it has one.
+    fn door(&self) -> Result<Option<Guard>, String> {
+        let faults =
+            |faults: Vec<pavane_gateway::Fault>| crate::gateway::in_file("the configuration", &faults).join("\n");
+        let door = self.config.door().map_err(faults)?;
+        Ok(door.map(|door| Guard { door: Arc::new(door), open_metrics: self.config.admin.open_metrics }))
     }
 
     /// Where participants attach, if any may.
@@ -543,6 +558,7 @@ fn network(
     let options = NetworkOptions {
         services: config.services()?,
         secrets: secrets.clone(),
+        egress: config.egress.clone(),
         resolve,
         ca: http.ca.clone(),
         max_body: http.max_body.unwrap_or(defaults.max_body),

@@ -263,11 +263,16 @@ impl Gate {
     }
 
     /// A call that was let through ended.
-    pub fn end(&mut self, now: Duration, pass: Pass, verdict: Verdict) {
-        self.advance(now);
+    pub fn end(&mut self, now: Duration, mut pass: Pass, verdict: Verdict) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.measure(now);
-        if let (Some(breaker), Some(permit)) = (&mut self.breaker, pass.permit) {
+        self.judge(now, &mut pass, verdict);
+    }
+
+    /// What a call tells before it ends: it keeps its place, and its end is no news any more.
+    pub fn judge(&mut self, now: Duration, pass: &mut Pass, verdict: Verdict) {
+        self.advance(now);
+        if let (Some(breaker), Some(permit)) = (&mut self.breaker, pass.permit.take()) {
             breaker.end(now, permit, now.saturating_sub(pass.began), verdict);
             self.counts.opened = breaker.opened();
         }

@@ -17,4 +17,4 @@ pub use budget::{RetryBudget, RetrySettings};
 pub use gate::{Arrival, Counts, Decision, Entry, Gate, GateSettings, Held, Pass, Reason, Standing};
 pub use load::Average;
 pub use queue::Ticket;
-pub use rate::{Rate, Throttle};
+pub use rate::{Pace, Rate, Throttle};

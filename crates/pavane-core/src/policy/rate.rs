@@ -22,16 +22,38 @@ impl Rate {
         f64::from(self.calls) / self.per.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Time from one call to the next.
-    fn interval(&self) -> Duration {
+    /// Time from one call to the next, when they are exactly in time.
+    pub fn interval(&self) -> Duration {
         self.per / self.calls.max(1)
+    }
+}
+
+/// The algorithm itself: who keeps when the next one is due asks it whether that is soon enough. Times are since a start
+/// that the asker chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From one to the next, when they are exactly in time.
+    pub interval: Duration,
+    /// How much sooner than its time one may come.
+    pub tolerance: Duration,
+}
+
+impl Pace {
+    /// From when on one that is due at a time may come.
+    pub fn ready_at(&self, due: Duration) -> Duration {
+        due.saturating_sub(self.tolerance)
+    }
+
+    /// One comes: when the next is due.
+    pub fn after(&self, due: Duration, now: Duration) -> Duration {
+        due.max(now).saturating_add(self.interval)
     }
 }
 
 /// Lets calls pass at a rate.
 #[derive(Clone, Debug)]
 pub struct Throttle {
-    interval: Duration,
+    pace: Pace,
     /// When the next call is due if all come on time.
     due: Duration,
 }
@@ -39,12 +61,12 @@ pub struct Throttle {
 impl Throttle {
     /// One that has let nothing pass.
     pub fn new(rate: Rate) -> Throttle {
-        Throttle { interval: rate.interval(), due: Duration::ZERO }
+        Throttle { pace: Pace { interval: rate.interval(), tolerance: SLACK }, due: Duration::ZERO }
     }
 
     /// When the next call may pass.
     pub fn ready_at(&self) -> Duration {
-        self.due.saturating_sub(SLACK)
+        self.pace.ready_at(self.due)
     }
 
     /// Whether a call may pass.
@@ -54,7 +76,7 @@ impl Throttle {
 
     /// A call passes.
     pub fn take(&mut self, now: Duration) {
-        self.due = self.due.max(now).saturating_add(self.interval);
+        self.due = self.pace.after(self.due, now);
     }
 }
 

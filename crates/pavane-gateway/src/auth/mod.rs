@@ -3,6 +3,7 @@
 //! Start reading at [`Auth::caller`]. A route says which ways it takes (`auth`) and what the caller must be allowed
 //! (`scopes`).
 
+pub(crate) mod door;
 mod jwks;
 mod jwt;
 pub(crate) mod secret;
@@ -26,6 +27,9 @@ use secret::{Keys, Passwords};
 
 /// The header with an API key.
 pub(crate) const API_KEY: &str = "x-api-key";
+
+/// Where the settings of routes' callers stand.
+const PLACE: &str = "gateway.auth";
 
 /// Who asks, once that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +81,8 @@ impl Auth {
             }
         }
         Auth {
-            keys: Keys::new(&settings.keys, faults),
-            passwords: Passwords::new(&settings.basic, before.map(|b| &b.passwords), faults),
+            keys: Keys::new(PLACE, &settings.keys, faults),
+            passwords: Passwords::new(PLACE, &settings.basic, before.map(|b| &b.passwords), faults),
             issuers,
             certificates: settings.certificates.clone(),
         }
@@ -143,11 +147,8 @@ impl Auth {
     }
 
     async fn by_password(&self, headers: &HeaderMap) -> Result<Caller, Unknown> {
-        let encoded = credentials(headers, "basic")?;
-        let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let decoded = decoded.ok_or(Unknown::Wrong)?;
-        let (name, password) = decoded.split_once(':').ok_or(Unknown::Wrong)?;
-        self.passwords.find(name, password).await
+        let (name, password) = basic(headers)?;
+        self.passwords.find(&name, &password).await
     }
 
     async fn by_token(&self, headers: &HeaderMap, clients: &Clients) -> Result<Caller, Unknown> {
@@ -190,4 +191,20 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<&'a str, Unkn
         Some((given, rest)) if given.eq_ignore_ascii_case(scheme) => Ok(rest.trim()),
         _ => Err(Unknown::NotTried),
     }
+}
+
+/// The name and password of Basic credentials (RFC 7617).
+fn basic(headers: &HeaderMap) -> Result<(String, String), Unknown> {
+    let encoded = credentials(headers, "basic")?;
+    let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decoded.ok_or(Unknown::Wrong)?;
+    let (name, password) = decoded.split_once(':').ok_or(Unknown::Wrong)?;
+    Ok((name.to_owned(), password.to_owned()))
+}
+
+/// Reads what a client may send as credentials; whether it is a token, and whether it is a name and password.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read(headers: &HeaderMap) -> (bool, bool) {
+    let token = credentials(headers, "bearer").is_ok_and(|text| jwt::Token::parse(text).is_some());
+    (token, basic(headers).is_ok())
 }

@@ -63,7 +63,8 @@ const MAX_PASSWORD: usize = 1_024;
 pub(super) struct Keys(Vec<([u8; 32], Caller)>);
 
 impl Keys {
-    pub fn new(settings: &[Located<KeySettings>], faults: &mut Vec<Fault>) -> Keys {
+    /// Keys whose settings stand at `place`.
+    pub fn new(place: &str, settings: &[Located<KeySettings>], faults: &mut Vec<Fault>) -> Keys {
         let mut keys = Vec::new();
         for Located { value, line, column } in settings {
             match unhex(&value.sha256) {
@@ -72,7 +73,7 @@ impl Keys {
                     keys.push((hash, Caller { name, scopes: value.scopes.clone() }));
                 }
                 None => {
-                    let message = format!("gateway.auth.keys: {}: `sha256` has 64 hexadecimal digits", value.name);
+                    let message = format!("{place}.keys: {}: `sha256` has 64 hexadecimal digits", value.name);
                     faults.push(Fault { line: *line, column: *column, message });
                 }
             }
@@ -150,7 +151,9 @@ impl Derived {
 }
 
 impl Passwords {
+    /// Passwords whose settings stand at `place`.
     pub fn new(
+        place: &str,
         settings: &[Located<PasswordSettings>],
         before: Option<&Passwords>,
         faults: &mut Vec<Fault>,
@@ -163,7 +166,7 @@ impl Passwords {
                     known.insert(value.name.clone(), (Arc::new(derived), caller));
                 }
                 Err(why) => {
-                    let message = format!("gateway.auth.basic: {}: {why}", value.name);
+                    let message = format!("{place}.basic: {}: {why}", value.name);
                     faults.push(Fault { line: *line, column: *column, message });
                 }
             }
@@ -245,7 +248,7 @@ mod tests {
             Located::nowhere(KeySettings { name: name.into(), sha256, scopes: vec![format!("{name}:all")] })
         };
         let mut faults = Vec::new();
-        let keys = Keys::new(&[key("a", "first"), key("b", "second")], &mut faults);
+        let keys = Keys::new("auth", &[key("a", "first"), key("b", "second")], &mut faults);
         assert_eq!((faults.len(), keys.find(b"second").unwrap().name.as_str()), (0, "key b"));
         assert_eq!(keys.find(b"first").unwrap().scopes, ["a:all"]);
         for wrong in ["", "secon", "second ", &hex(&Sha256::digest("second"))] {
@@ -253,11 +256,11 @@ mod tests {
         }
         let (made, hash) = new_key().unwrap();
         let settings = KeySettings { name: "d".into(), sha256: hash, scopes: Vec::new() };
-        let known = Keys::new(&[Located::nowhere(settings)], &mut faults).find(made.as_bytes());
+        let known = Keys::new("auth", &[Located::nowhere(settings)], &mut faults).find(made.as_bytes());
         assert_eq!(known.unwrap().name, "key d");
         let mut short = key("c", "x");
         short.value.sha256.pop();
-        Keys::new(&[short], &mut faults);
+        Keys::new("auth", &[short], &mut faults);
         assert!(faults[0].message.contains("64 hexadecimal digits"));
     }
 
@@ -278,7 +281,7 @@ mod tests {
             Located::nowhere(PasswordSettings { name: "ada".into(), pbkdf2: derived(password), scopes: Vec::new() })
         };
         let mut faults = Vec::new();
-        let passwords = Passwords::new(&[user("secret")], None, &mut faults);
+        let passwords = Passwords::new("auth", &[user("secret")], None, &mut faults);
         for _ in 0..2 {
             assert_eq!(passwords.find("ada", "secret").await.unwrap().name, "basic ada");
             assert_eq!(passwords.find("ada", "Secret").await, Err(Unknown::Wrong));
@@ -286,7 +289,7 @@ mod tests {
         }
         let made = hash_password("secret").unwrap();
         assert!(Derived::parse(&made).unwrap().is_of("secret") && !Derived::parse(&made).unwrap().is_of("other"));
-        let changed = Passwords::new(&[user("other")], Some(&passwords), &mut faults);
+        let changed = Passwords::new("auth", &[user("other")], Some(&passwords), &mut faults);
         assert_eq!(
             changed.find("ada", "secret").await,
             Err(Unknown::Wrong),

@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-/// A gate, shared by all who call its service.
+/// A gate, shared by all who call its service: workflows, and those who forward requests.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Arc<Inner>);
+pub struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -38,7 +38,9 @@ struct State {
 
 /// Why a call may not go.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub enum Refused {
+    /// The breaker is open, for so much longer.
+    Open(Duration),
     /// Its time was over first.
     Late(Held),
     /// As many wait as may.
@@ -47,9 +49,9 @@ pub(super) enum Refused {
     Closed,
 }
 
-/// A call's turn: it holds a place until it is dropped or [ended](Turn::end).
+/// A call's turn: it holds a place until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     gate: Gate,
     pass: Option<Pass>,
 }
@@ -61,20 +63,36 @@ struct Waiter {
 }
 
 impl Gate {
-    pub fn new(settings: GateSettings) -> Gate {
+    pub(super) fn new(settings: GateSettings) -> Gate {
         let state = State { policy: policy::Gate::new(settings), waiting: HashMap::new(), paced: None, closed: false };
         Gate(Arc::new(Inner { started: Instant::now(), state: Mutex::new(state), sooner: Notify::new() }))
     }
 
     /// Waits for the turn of a call, until `until` at most.
-    pub async fn enter(&self, flow: &str, retry: bool, until: Instant) -> Result<Turn, Refused> {
+    pub(super) async fn enter(&self, flow: &str, retry: bool, until: Instant) -> Result<Turn, Refused> {
+        self.pass(flow, retry, until, true).await
+    }
+
+    /// Waits for the turn of a request that somebody waits for in person: for moments, and not for an open breaker.
+    ///
+    /// # Errors
+    /// It may not go in that time.
+    pub async fn enter_within(&self, flow: &str, retry: bool, wait: Duration) -> Result<Turn, Refused> {
+        self.pass(flow, retry, Instant::now() + wait, false).await
+    }
+
+    async fn pass(&self, flow: &str, retry: bool, until: Instant, patient: bool) -> Result<Turn, Refused> {
         let (waiter, turn) = {
             let mut state = self.state();
             if state.closed {
                 return Err(Refused::Closed);
             }
+            let now = self.now();
+            if let (false, Some(open)) = (patient, state.policy.standing(now).open_until) {
+                return Err(Refused::Open(open.saturating_sub(now)));
+            }
             let arrival = Arrival { flow: flow.into(), retry, until: self.at(until) };
-            let ticket = match state.policy.enter(self.now(), arrival) {
+            let ticket = match state.policy.enter(now, arrival) {
                 Entry::Passed(pass) => return Ok(self.turn(pass)),
                 Entry::Full => return Err(Refused::Full),
                 Entry::Waits(ticket) => ticket,
@@ -93,7 +111,7 @@ impl Gate {
     }
 
     /// Lets nobody pass any more; who waits is told so.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let waiting = {
             let mut state = self.state();
             state.closed = true;
@@ -105,14 +123,14 @@ impl Gate {
     }
 
     /// How it stands, and for how much longer its breaker is open.
-    pub fn standing(&self) -> (Standing, Option<Duration>) {
+    pub(super) fn standing(&self) -> (Standing, Option<Duration>) {
         let now = self.now();
         let standing = self.state().policy.standing(now);
         (standing, standing.open_until.map(|until| until.saturating_sub(now)))
     }
 
     /// How many calls of a flow wait.
-    pub fn waiting_of(&self, flow: &str) -> usize {
+    pub(super) fn waiting_of(&self, flow: &str) -> usize {
         self.state().policy.waiting_of(flow)
     }
 
@@ -198,13 +216,24 @@ async fn pace(gate: Gate) {
 
 impl Turn {
     /// What it waited for.
-    pub fn held(&self) -> Held {
+    pub(super) fn held(&self) -> Held {
         self.pass.as_ref().map(|pass| pass.held).unwrap_or_default()
     }
 
     /// The call ended.
-    pub fn end(mut self, verdict: Verdict) {
+    pub(super) fn end(mut self, verdict: Verdict) {
         self.give_back(verdict);
+    }
+
+    /// The service has answered: what that tells of it does not wait until whoever reads the answer has done so.
+    pub fn judge(&mut self, verdict: Verdict) {
+        let Some(pass) = self.pass.as_mut() else { return };
+        let told = {
+            let mut state = self.gate.state();
+            state.policy.judge(self.gate.now(), pass, verdict);
+            self.gate.poll(&mut state)
+        };
+        tell(told);
     }
 
     fn give_back(&mut self, verdict: Verdict) {

@@ -24,8 +24,9 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::egress::{Egress, refusal};
 use super::gate::{Gate, Refused, Turn};
-use super::network::{NetworkOptions, Pooled, Used, client};
+use super::network::{NetworkOptions, Pooled, Used, client, tls};
 use super::openapi::Documents;
 use super::secrets;
 use super::watched::{Ended, Watched};
@@ -66,7 +67,11 @@ pub struct Network(Arc<Inner>);
 
 struct Inner {
     options: NetworkOptions,
+    /// With connections to what the operator has named.
     client: Pooled,
+    /// With connections to all else: what was a service once is not reached by what is left of it.
+    guarded: Pooled,
+    egress: Arc<Egress>,
     documents: Documents,
     services: RwLock<Arc<BTreeMap<String, Known>>>,
     authorities: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -163,11 +168,15 @@ impl Network {
     /// # Errors
     /// A CA file that cannot be read.
     pub fn new(options: NetworkOptions) -> Result<Network, String> {
-        let client = client(&options)?;
+        let egress = Arc::new(Egress::new(options.egress.clone()));
+        let tls = tls(&options)?;
+        let guarded = client(&options, tls.clone(), Some(egress.clone()));
+        let client = client(&options, tls, None);
         let places = Semaphore::new(options.max_calls.clamp(1, Semaphore::MAX_PERMITS));
         let (documents, authorities, services) = (Documents::default(), Mutex::default(), RwLock::default());
         let first = options.services.clone();
-        let network = Network(Arc::new(Inner { options, client, documents, services, authorities, places }));
+        let network =
+            Network(Arc::new(Inner { options, client, guarded, egress, documents, services, authorities, places }));
         network.replace(&first);
         Ok(network)
     }
@@ -175,6 +184,7 @@ impl Network {
     /// From now on these are the services. One whose settings are the same keeps its gate; calls that wait at the gate of
     /// another, or are under way, end as they began.
     pub fn replace(&self, services: &Services) {
+        self.0.egress.name(services);
         let mut known = self.0.services.write().unwrap_or_else(PoisonError::into_inner);
         let new = services.iter().map(|service| {
             let former = known.get(&service.name).filter(|former| former.service.settings == service.settings);
@@ -202,6 +212,11 @@ impl Network {
     /// What is on its way to a service.
     pub fn traffic_of(&self, service: &str) -> Option<Traffic> {
         self.known().get(service).map(Known::traffic)
+    }
+
+    /// The gate of a service for requests that are forwarded to it; none when its configuration limits nothing.
+    pub fn gate(&self, service: &str) -> Option<Gate> {
+        self.known().get(service).filter(|known| known.service.is_limited()).map(|known| known.gate.clone())
     }
 
     /// How many calls of an instance wait for their turn at a service.
@@ -308,6 +323,10 @@ impl Network {
                     let text = format!("{} (service {name}) was not sent: too many calls wait for {name}", what());
                     Problem { status: 503, ..Kind::Communication.problem(text) }.into()
                 }
+                Refused::Open(left) => {
+                    let text = format!("{} (service {name}) was not sent: its breaker is open for {left:.1?}", what());
+                    Problem { status: 503, ..Kind::Communication.problem(text) }.into()
+                }
                 Refused::Closed => Unsent::Stopping,
             }
         })
@@ -392,13 +411,14 @@ impl Network {
         let Ok(_place) = tokio::time::timeout_at(deadline, place).await else {
             return Err(NoAnswer { verdict: Verdict::NoNews, ..late(false) });
         };
+        let client = if self.0.egress.is_named(uri) { &self.0.client } else { &self.0.guarded };
         let response = loop {
             let mut request = http::Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
             *request.headers_mut() = headers.clone();
             let connection = capture_connection(&mut request);
-            let answer = tokio::time::timeout_at(deadline, self.0.client.request(request)).await;
+            let answer = tokio::time::timeout_at(deadline, client.request(request)).await;
             let used = used(&connection);
             match answer {
                 // Without a connection nothing has left.
@@ -406,6 +426,10 @@ impl Network {
                 // It was closed while it was idle: the next attempt takes another one, in the end a fresh one.
                 Ok(Err(_)) if used.as_ref().is_some_and(Used::get) && repeatable(method, service) => {}
                 Ok(Err(error)) => {
+                    if let Some(refused) = refusal(&error) {
+                        let why = format!("{} was not sent: {refused}", what());
+                        return Err(NoAnswer::never_sent(Kind::Communication.problem(why)));
+                    }
                     let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
                     let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
                     return Err(NoAnswer { problem, certainty, verdict: Verdict::Failure });

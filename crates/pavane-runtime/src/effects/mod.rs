@@ -1,5 +1,6 @@
 //! Performing what the machine asks for. One file per protocol.
 
+mod egress;
 mod gate;
 mod http;
 mod network;
@@ -11,6 +12,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
+pub use egress::EgressSettings;
+pub use gate::{Gate, Refused, Turn};
 pub use http::{Network, Traffic};
 pub use network::{NetworkOptions, tls};
 use pavane_core::Value;

@@ -18,13 +18,15 @@ use http::Uri;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pavane_core::Value;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use crate::services::Services;
+use super::egress::{Egress, EgressSettings, Guarded};
+use crate::services::{Services, port};
 use crate::watch::Watch;
 
 /// How calls reach the network.
@@ -34,6 +36,8 @@ pub struct NetworkOptions {
     pub services: Services,
     /// Secrets to put back into requests.
     pub secrets: BTreeMap<String, Value>,
+    /// Where calls may go that name no service.
+    pub egress: EgressSettings,
     /// `HOST[:PORT]` that is to be reached at another address, TLS name and `Host` header unchanged.
     pub resolve: Vec<(String, Option<u16>, SocketAddr)>,
     /// A file of further certificate authorities, in PEM.
@@ -57,6 +61,7 @@ impl Default for NetworkOptions {
         NetworkOptions {
             services: Services::default(),
             secrets: BTreeMap::new(),
+            egress: EgressSettings::default(),
             resolve: Vec::new(),
             ca: None,
             max_body: 8 << 20,
@@ -71,26 +76,23 @@ impl Default for NetworkOptions {
 
 pub(super) type Pooled = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
-/// Builds the client.
-///
-/// # Errors
-/// A CA file that cannot be read.
-pub(super) fn client(options: &NetworkOptions) -> Result<Pooled, String> {
-    let tls = tls(options)?;
-    let mut http = HttpConnector::new();
+/// Builds a client with its connections, which goes only where `egress` lets it, if that is given.
+pub(super) fn client(options: &NetworkOptions, tls: rustls::ClientConfig, egress: Option<Arc<Egress>>) -> Pooled {
+    let mut http = HttpConnector::new_with_resolver(Guarded::new(GaiResolver::new(), egress.clone()));
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(options.connect_timeout));
-    let connector = Connector { http, resolve: options.resolve.clone().into(), timeout: options.connect_timeout };
+    let resolve = options.resolve.clone().into();
+    let connector = Connector { http, egress, resolve, timeout: options.connect_timeout };
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
+    Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(most_in_flight(options))
-        .build(https))
+        .build(https)
 }
 
 /// The most calls that may be in flight to one authority: as many connections are kept, or a service with a larger limit
@@ -133,10 +135,11 @@ fn roots(options: &NetworkOptions) -> Result<rustls::RootCertStore, String> {
     Ok(roots)
 }
 
-/// Connects where the name says, or where it is told to.
+/// Connects where the name says, or where it is told to, unless that may not be.
 #[derive(Clone)]
 pub(super) struct Connector {
-    http: HttpConnector,
+    http: HttpConnector<Guarded<GaiResolver>>,
+    egress: Option<Arc<Egress>>,
     resolve: Arc<[(String, Option<u16>, SocketAddr)]>,
     timeout: Duration,
 }
@@ -221,9 +224,8 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        let port = uri.port_u16().or(if uri.scheme_str() == Some("https") { Some(443) } else { Some(80) });
-        let host = uri.host().unwrap_or_default();
-        let told = self.resolve.iter().find(|(h, p, _)| h.eq_ignore_ascii_case(host) && (p.is_none() || *p == port));
+        let (host, port) = (uri.host().unwrap_or_default(), port(&uri));
+        let told = self.resolve.iter().find(|(h, p, _)| h.eq_ignore_ascii_case(host) && p.is_none_or(|p| p == port));
         if let Some((_, _, address)) = told {
             let (address, timeout) = (*address, self.timeout);
             return Box::pin(async move {
@@ -231,6 +233,10 @@ impl tower_service::Service<Uri> for Connector {
                 stream.set_nodelay(true)?;
                 Ok(Stream::new(TokioIo::new(stream)))
             });
+        }
+        // An address as such is not looked up.
+        if let Some(Err(denied)) = self.egress.as_ref().map(|egress| egress.judge_literal(host)) {
+            return Box::pin(async move { Err(denied.into()) });
         }
         let connecting = tower_service::Service::call(&mut self.http, uri);
         Box::pin(async move { connecting.await.map(Stream::new).map_err(Into::into) })

@@ -211,3 +211,19 @@ async fn a_connection_that_was_closed_while_idle_is_no_error_of_a_call_that_may_
         }
     }
 }
+
+#[tokio::test]
+async fn a_compressed_answer_is_not_expanded() {
+    // 64 KiB of zeros in 93 bytes would be a small bomb; an empty object in gzip shows the same.
+    const GZIP: &[u8] = &[31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 171, 174, 5, 0, 67, 191, 166, 163, 2, 0, 0, 0];
+    let server = Server::start(|request| {
+        let kind = if request.target == "/json" { "application/json" } else { "text/plain" };
+        Reply::Bytes(answer("200 OK", &[("content-type", kind), ("content-encoding", "gzip")], GZIP))
+    })
+    .await;
+    let network = network(&[]);
+    let (_, _, detail, certainty) = failure(send(&network, get(server.url("/json"))).await);
+    assert!(detail.contains("no JSON") && certainty == Certainty::Indeterminate, "{detail}");
+    assert_eq!(server.last().header("accept-encoding"), None, "it was not asked for");
+    assert_eq!(output(send(&network, get(server.url("/text"))).await), r#""H4sIAAAAAAAAA6uuBQBDv6ajAgAAAA==""#);
+}

@@ -3,6 +3,7 @@
 
 mod burst;
 mod certainty;
+mod egress;
 mod gate;
 mod held;
 mod openapi;

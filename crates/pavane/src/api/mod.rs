@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub(crate) mod callbacks;
+mod door;
 mod events;
 mod exposition;
 mod instances;
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
@@ -50,6 +52,7 @@ impl Api {
 }
 
 pub(crate) use bus::{TAKEN, clock};
+pub use door::Guard;
 pub(crate) use instances::{ended, follow, input, mode, task as task_json};
 pub(crate) use problem::ApiError;
 
@@ -69,8 +72,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// All routes.
-pub fn router(api: Api) -> Router {
+/// All routes, behind a door if there is one.
+pub fn router(api: Api, door: Option<Guard>) -> Router {
     let routes = Router::new()
         .route("/api/v1/workflows", get(workflows::list).post(workflows::deploy))
         .route("/api/v1/workflows/{namespace}/{name}", get(workflows::newest))
@@ -86,18 +89,23 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/events", post(events::publish))
         .route("/api/v1/gateway/openapi", get(gateway))
         .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }));
-    finish(routes, api, "there is nothing at this path; see /openapi.json")
+    finish(routes, api, door, "there is nothing at this path; see /openapi.json")
 }
 
 /// The routes of a participant in a process of its own: instances are asked for at its home.
-pub fn participant(api: Api) -> Router {
-    finish(Router::new(), api, "there is nothing at this path: this is the process of a participant; ask the engine's")
+pub fn participant(api: Api, door: Option<Guard>) -> Router {
+    finish(
+        Router::new(),
+        api,
+        door,
+        "there is nothing at this path: this is the process of a participant; ask the engine's",
+    )
 }
 
 /// Adds what every process has.
-fn finish(routes: Router<Arc<Api>>, api: Api, nothing: &'static str) -> Router {
+fn finish(routes: Router<Arc<Api>>, api: Api, door: Option<Guard>, nothing: &'static str) -> Router {
     let limit = api.max_body;
-    routes
+    let routes = routes
         .route("/api/v1/services", get(services::list))
         .route("/api/v1/services/{name}/load", get(services::load))
         .route("/api/v1/callbacks/{token}", post(callbacks::answer))
@@ -116,7 +124,11 @@ fn finish(routes: Router<Arc<Api>>, api: Api, nothing: &'static str) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(limit))
-        .with_state(Arc::new(api))
+        .with_state(Arc::new(api));
+    match door {
+        Some(door) => routes.layer(from_fn_with_state(door, door::admit)),
+        None => routes,
+    }
 }
 
 /// Whether a balancer may send requests here.

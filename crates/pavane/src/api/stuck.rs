@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use pavane_core::policy::Reason;
-use pavane_runtime::services::parse_duration;
+use pavane_core::units::parse_duration;
 use pavane_runtime::{Lag, Missing, Progress, STUCK_AFTER};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -241,7 +241,7 @@ fn json_argument(argument: &str) -> Result<serde_json::Value, Failure> {
 
 /// A duration argument.
 fn duration_argument(text: &str) -> Result<std::time::Duration, String> {
-    pavane_runtime::services::parse_duration(text)
+    pavane_core::units::parse_duration(text)
 }
 
 /// Stand-ins for the schemas that a definition refers to: where nothing is deployed, they are not fetched.

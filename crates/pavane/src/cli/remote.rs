@@ -19,17 +19,25 @@ pub(crate) struct At {
     /// The server's HTTP API.
     #[arg(long, env = "PAVANE_SERVER", default_value = "http://127.0.0.1:8081")]
     server: String,
+    /// What to show the server to be let in: a key, or NAME:PASSWORD. Others on this machine may see what stands on a command
+    /// line: the variable is better.
+    #[arg(long, env = "PAVANE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
 }
 
 impl At {
-    pub fn server(&self) -> Server {
-        Server::new(&self.server)
+    pub fn server(&self) -> Result<Server, Failure> {
+        let server = Server::new(&self.server);
+        match &self.token {
+            Some(token) => server.with_token(token).map_err(|why| Failure::wrong(format!("--token: {why}"))),
+            None => Ok(server),
+        }
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.server().get(Method::GET, path, &[], Bytes::new()).await.map_err(Failure::failed)
+        self.server()?.get(Method::GET, path, &[], Bytes::new()).await.map_err(Failure::failed)
     }
 }
 
@@ -44,7 +52,7 @@ pub(crate) struct Deploy {
 
 impl Deploy {
     pub async fn run(self) -> Done {
-        let server = self.at.server();
+        let server = self.at.server()?;
         for file in &self.files {
             let text = std::fs::read(file).map_err(|e| Failure::wrong(format!("{}: {e}", file.display())))?;
             let headers = [("content-type", "application/yaml")];
@@ -105,7 +113,7 @@ impl Start {
         headers.extend(wait.as_deref().map(|wait| ("prefer", wait)));
         headers.extend(self.id.as_deref().map(|id| ("pavane-instance", id)));
         let answer =
-            self.at.server().ask(Method::POST, &path, &headers, input.into()).await.map_err(Failure::failed)?;
+            self.at.server()?.ask(Method::POST, &path, &headers, input.into()).await.map_err(Failure::failed)?;
         let ended = answer.body["code"] == "instance_faulted" || answer.body["code"] == "instance_cancelled";
         if !answer.status.is_success() && !ended {
             let wrong = answer.status.is_client_error();
@@ -258,7 +266,7 @@ impl Events {
     }
 
     async fn stream(&self, path: &str) -> Done {
-        let response = self.at.server().send(Method::GET, path, &[], Bytes::new()).await.map_err(Failure::failed)?;
+        let response = self.at.server()?.send(Method::GET, path, &[], Bytes::new()).await.map_err(Failure::failed)?;
         if !response.status().is_success() {
             return Err(Failure::failed(format!("{}: there is no instance {}", response.status(), self.id)));
         }
@@ -298,7 +306,7 @@ pub(crate) struct Operate {
 impl Operate {
     pub async fn run(self, operation: &str) -> Done {
         let path = format!("/api/v1/instances/{}/{operation}", self.id);
-        let body = self.at.server().get(Method::POST, &path, &[], Bytes::new()).await.map_err(Failure::failed)?;
+        let body = self.at.server()?.get(Method::POST, &path, &[], Bytes::new()).await.map_err(Failure::failed)?;
         match self.at.output {
             Output::Json => print_json(&body),
             Output::Text => println!("{operation}: {}", self.id),
@@ -321,7 +329,7 @@ impl Emit {
         let event = json_argument(&if is_file { format!("@{}", self.event) } else { self.event.clone() })?;
         let kind = if event.is_array() { "application/cloudevents-batch+json" } else { "application/cloudevents+json" };
         let body = event.to_string().into();
-        let answer = self.at.server().get(Method::POST, "/api/v1/events", &[("content-type", kind)], body).await;
+        let answer = self.at.server()?.get(Method::POST, "/api/v1/events", &[("content-type", kind)], body).await;
         let answer = answer.map_err(Failure::failed)?;
         match self.at.output {
             Output::Json => print_json(&answer),
@@ -397,7 +405,7 @@ impl Redrive {
         let ids: Vec<String> = self.ids.iter().cloned().chain(all).collect();
         for id in &ids {
             let path = format!("/api/v1/dead-letters/{id}/redrive");
-            let answer = self.at.server().ask(Method::POST, &path, &[], "".into()).await.map_err(Failure::failed)?;
+            let answer = self.at.server()?.ask(Method::POST, &path, &[], "".into()).await.map_err(Failure::failed)?;
             if !answer.status.is_success() {
                 return Err(Failure::wrong(problem(&answer)));
             }

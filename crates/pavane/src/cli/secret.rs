@@ -1,4 +1,4 @@
-//! `pavane secret`: what the gateway's configuration needs instead of secrets.
+//! `pavane secret`: what the configuration needs instead of secrets.
 
 use std::io::Read;
 
@@ -14,12 +14,12 @@ pub(crate) struct Secret {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
-    /// Make a new API key: printed once, with the line for `gateway.auth.keys`.
+    /// Make a new API key: printed once, with the line for `gateway.auth.keys`, or `admin.keys`.
     Key {
         /// Whose.
         name: String,
     },
-    /// Read a password from standard input and print the line for `gateway.auth.basic`.
+    /// Read a password from standard input and print the line for `gateway.auth.basic`, or `admin.basic`.
     Password {
         /// Whose.
         name: String,
@@ -34,7 +34,7 @@ impl Secret {
                 let name = plain(&name)?;
                 let (key, hash) = pavane_gateway::new_key().ok_or_else(no_chance)?;
                 println!("{key}");
-                eprintln!("Give it to {name}; it cannot be shown again. Under `gateway.auth.keys`:");
+                eprintln!("Give it to {name}; it cannot be shown again. Under `gateway.auth.keys`, or `admin.keys`:");
                 eprintln!("  - {{ name: {name}, sha256: '{hash}', scopes: [] }}");
             }
             Kind::Password { name } => {

@@ -360,6 +360,8 @@ fn settings(subject: &Subject, services: &[Member], participants: Participants) 
     };
     settings["listen"] = json!({ "admin": "127.0.0.1:0", "bus": "127.0.0.1:0", "gateway": "127.0.0.1:0" });
     settings["bus"] = json!({});
+    // On the loopback address, for this process alone.
+    settings["admin"] = json!({});
     for service in settings["services"].as_object_mut().into_iter().flat_map(|services| services.values_mut()) {
         service["participant"] = match participants {
             Participants::Here => json!("here"),
