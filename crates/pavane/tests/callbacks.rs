@@ -90,7 +90,8 @@ async fn accepted(served: &Served, id: &str) -> Value {
     let wanted = async {
         loop {
             let progress = served.get(&format!("/api/v1/instances/{id}/progress")).await;
-            if progress["waits"][0]["for"] == "callback" {
+            // Its message may be on its way to be forgotten for a moment.
+            if progress["standing"] == "waiting" && progress["waits"][0]["for"] == "callback" {
                 return progress;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
