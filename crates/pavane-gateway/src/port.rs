@@ -69,6 +69,8 @@ pub struct Start {
     pub key: Option<String>,
     /// How long to wait for the end; none: not at all.
     pub wait: Option<Duration>,
+    /// A URL that is to be told of the end.
+    pub notify: Option<String>,
 }
 
 /// How an instance stands.

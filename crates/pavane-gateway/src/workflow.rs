@@ -19,6 +19,8 @@ use crate::table::{Role, WorkflowTarget};
 
 /// The header that names the instance behind an answer.
 const INSTANCE: HeaderName = HeaderName::from_static("pavane-instance");
+/// The header by which a client asks to be told of the end.
+const NOTIFY: HeaderName = HeaderName::from_static("pavane-notify");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -51,7 +53,8 @@ async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, 
         InputKind::Request => request_as_input(&parts, &found.parameters, &body)?,
     };
     let wait = if prefers.asynchronous { None } else { Some(prefers.wait.unwrap_or(target.wait).min(target.wait)) };
-    let outcome = state.port.start(Start { workflow: target.workflow.clone(), input, key, wait }).await?;
+    let notify = parts.headers.get(NOTIFY).map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let outcome = state.port.start(Start { workflow: target.workflow.clone(), input, key, wait, notify }).await?;
     let mut response = match outcome {
         Outcome::Completed { id, output } => named(json_of(StatusCode::OK, output), &id),
         Outcome::Running { id, status } => {

@@ -94,6 +94,8 @@ pub struct StartRequest {
     pub idempotency_key: Option<String>,
     /// Explicit instance id (a UUID); wins over the key.
     pub id: Option<String>,
+    /// An `http` or `https` URL that is told of its end: at least once, and for an hour at most.
+    pub notify: Option<String>,
 }
 
 /// A started instance.
@@ -460,12 +462,12 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let StartRequest { namespace, name, version, mode, input, idempotency_key, id } = request;
+        let StartRequest { namespace, name, version, mode, input, idempotency_key, id, notify } = request;
         let program = self.shared.registry.find(&namespace, &name, version.as_deref(), mode)?;
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let start = Start { correlation_id: id.clone(), id, input, parent: None };
+        let start = Start { correlation_id: id.clone(), id, input, parent: None, notify };
         self.begin(program, start, keyed).await
     }
 
@@ -496,7 +498,8 @@ impl Engine {
         let program = find(mode).or_else(|_| find(Mode::Orchestration))?;
         // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
         // alone could fill the engine and wait for ever.
-        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
+        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent, notify: None }, true)
+            .await
     }
 
     async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {

@@ -251,6 +251,7 @@ impl World<'_> {
             input: Value::object([("order", Value::integer(1))]),
             correlation_id: "00000000-0000-7000-8000-000000000001".into(),
             parent: None,
+            notify: None,
         };
         self.take(Command::Start(start))?;
         while !self.at_rest() {

@@ -46,7 +46,8 @@ fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
 /// What is wrong with the routes, a line each; a port in use.
 pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
     let tls = effects::tls(running.network.options())?;
-    let port = Arc::new(Port(running.engine.clone()));
+    let (engine, network, config) = (running.engine.clone(), running.network.clone(), running.config.clone());
+    let port = Arc::new(Port(engine, network, config));
     let gateway = Gateway::new(setup(&running.config), port, tls);
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
@@ -64,8 +65,8 @@ pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<Stri
     gateway.replace(setup(config)).map_err(|faults| in_file("the configuration", &faults))
 }
 
-/// The engine, as the gateway needs it.
-struct Port(Engine);
+/// The engine, as the gateway needs it, and what tells whom it may notify.
+struct Port(Engine, effects::Network, Arc<Config>);
 
 impl Workflows for Port {
     fn start(&self, start: Start) -> Answer<'_, Outcome> {
@@ -104,7 +105,8 @@ impl Workflows for Port {
 
 impl Port {
     async fn begin(&self, start: Start) -> Result<Outcome, ApiError> {
-        let Start { workflow, input, key, wait } = start;
+        let Start { workflow, input, key, wait, notify } = start;
+        let notify = api::callbacks::notify(&self.2, &self.1, notify)?;
         let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
         let input = api::input(&input)?;
         let WorkflowName { namespace, name, version, .. } = workflow;
@@ -113,7 +115,7 @@ impl Port {
         if !violations.is_empty() {
             return Err(ApiError::input(&violations));
         }
-        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None };
+        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, notify };
         let started = self.0.start(request).await?;
         let Some(wait) = wait else {
             return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });

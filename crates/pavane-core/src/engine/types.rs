@@ -98,6 +98,9 @@ pub struct Start {
     pub correlation_id: String,
     /// The instance and task that run it as a sub-workflow.
     pub parent: Option<Parent>,
+    /// An `http` or `https` URL that is told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
 }
 
 /// Where a sub-workflow's result goes.

@@ -159,6 +159,7 @@ impl<'a> World<'a> {
             input: Value::from(&self.run.input),
             correlation_id: ID.into(),
             parent: None,
+            notify: self.run.notify.clone(),
         })
     }
 

@@ -47,6 +47,7 @@ async fn start(engine: &Engine, order: &str) -> String {
         input: value("{}"),
         idempotency_key: None,
         id: None,
+        notify: None,
     };
     engine.start(request).await.unwrap().id
 }

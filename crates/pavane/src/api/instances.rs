@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::ApiError;
-use super::{Path, Shared};
+use super::{Path, Shared, callbacks};
 
 /// Instances on a page when the caller does not say.
 const PAGE: usize = 50;
@@ -57,7 +57,9 @@ pub(super) async fn start(
         return Err(ApiError::bad_request("invalid_id", "the header Pavane-Instance must be a UUID"));
     }
     let idempotency_key = text("idempotency-key");
-    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id };
+    let notify = headers.get("pavane-notify").map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let notify = callbacks::notify(&api.running.config, &api.running.network, notify)?;
+    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id, notify };
     let engine = &api.running.engine;
     let started = engine.start(request).await?;
     if let Some(wait) = wait {

@@ -87,6 +87,7 @@ impl Run {
             input,
             idempotency_key: None,
             id: None,
+            notify: None,
         };
         let started = running.engine.start(request).await.map_err(|error| match error {
             Error::InvalidInput(_) | Error::Mode(_) => Failure::wrong(error.to_string()),
