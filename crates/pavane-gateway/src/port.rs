@@ -108,6 +108,8 @@ pub struct Start {
     pub traceparent: Option<String>,
     /// And `tracestate`.
     pub tracestate: Option<String>,
+    /// A URL that is to be told of the end.
+    pub notify: Option<String>,
 }
 
 /// How an instance stands.

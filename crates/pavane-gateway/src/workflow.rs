@@ -20,6 +20,8 @@ use crate::watched::context;
 
 /// The header that names the instance behind an answer.
 const INSTANCE: HeaderName = HeaderName::from_static("pavane-instance");
+/// The header by which a client asks to be told of the end.
+const NOTIFY: HeaderName = HeaderName::from_static("pavane-notify");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -53,7 +55,8 @@ async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, 
     };
     let wait = if prefers.asynchronous { None } else { Some(prefers.wait.unwrap_or(target.wait).min(target.wait)) };
     let (traceparent, tracestate) = context(watched.as_ref(), &parts.headers);
-    let start = Start { workflow: target.workflow.clone(), input, key, wait, traceparent, tracestate };
+    let notify = parts.headers.get(NOTIFY).map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let start = Start { workflow: target.workflow.clone(), input, key, wait, notify, traceparent, tracestate };
     let outcome = state.port.start(start).await?;
     let mut response = match outcome {
         Outcome::Completed { id, output } => named(json_of(StatusCode::OK, output), &id),

@@ -100,6 +100,8 @@ pub struct StartRequest {
     pub id: Option<String>,
     /// The trace of whoever asks: that of the instance, if it is a new one.
     pub trace: Option<TraceContext>,
+    /// An `http` or `https` URL that is told of its end: at least once, and for an hour at most.
+    pub notify: Option<String>,
 }
 
 /// A started instance.
@@ -466,13 +468,13 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let StartRequest { namespace, name, version, mode, input, idempotency_key, id, trace } = request;
+        let StartRequest { namespace, name, version, mode, input, idempotency_key, id, trace, notify } = request;
         let program = self.shared.registry.find(&namespace, &name, version.as_deref(), mode)?;
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let trace = trace.or_else(|| self.shared.options.watch.new_trace(&id));
-        let start = Start { correlation_id: id.clone(), id, input, parent: None, trace };
+        let start = Start { correlation_id: id.clone(), id, input, parent: None, trace, notify };
         self.begin(program, start, keyed).await
     }
 
@@ -504,7 +506,12 @@ impl Engine {
         let program = find(mode).or_else(|_| find(Mode::Orchestration))?;
         // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
         // alone could fill the engine and wait for ever.
-        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent, trace }, true).await
+        self.hand_over(
+            program,
+            Start { id: child.id, input: child.input, correlation_id, parent, trace, notify: None },
+            true,
+        )
+        .await
     }
 
     async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {

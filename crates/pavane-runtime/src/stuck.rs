@@ -86,7 +86,7 @@ pub enum Standing {
     Stuck,
     /// A call of it has not been answered for as long: its service is slow, or away.
     Slow,
-    /// It waits for a time, an event or a retry.
+    /// It waits for a time, an event, a retry or a callback.
     Waiting,
     /// It moves.
     Moving,
@@ -211,7 +211,8 @@ impl Engine {
         progress.missing = late.messages.into_iter().filter(|message| message.instance == record.id).collect();
         let now = crate::now();
         let late = |wait: &Wait| wait.what == WaitsFor::Call && is_late(now, wait.since, after);
-        let idle = |wait: &Wait| matches!(wait.what, WaitsFor::Time | WaitsFor::Event | WaitsFor::Retry);
+        let idle =
+            |wait: &Wait| matches!(wait.what, WaitsFor::Time | WaitsFor::Event | WaitsFor::Retry | WaitsFor::Callback);
         progress.standing = match () {
             () if record.status == Status::Suspended => Standing::Suspended,
             () if !progress.missing.is_empty() => Standing::Stuck,

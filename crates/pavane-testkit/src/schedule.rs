@@ -252,6 +252,7 @@ impl World<'_> {
             correlation_id: "00000000-0000-7000-8000-000000000001".into(),
             parent: None,
             trace: None,
+            notify: None,
         };
         self.take(Command::Start(start))?;
         while !self.at_rest() {

@@ -148,6 +148,8 @@ pub struct CallbacksConfig {
     /// How long a callback is awaited by a task without a timeout.
     #[serde(deserialize_with = "duration")]
     pub timeout: Option<Duration>,
+    /// Hosts, beside those of services, that clients may have told of the end of what they start.
+    pub notify: Vec<String>,
 }
 
 /// A secret: given here, or read from a file or the environment.

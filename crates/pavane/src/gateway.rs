@@ -52,7 +52,8 @@ pub(crate) fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<Strin
 /// What is wrong with the routes, a line each; a port in use.
 pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
     let tls = effects::tls(running.network.options())?;
-    let port = Arc::new(Port { engine: running.engine.clone(), network: running.network.clone() });
+    let (engine, network, config) = (running.engine.clone(), running.network.clone(), running.config.clone());
+    let port = Arc::new(Port { engine, network, config });
     let gateway = Gateway::traced(setup(&running.config), port, tls, running.watch.spans.clone());
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
@@ -70,10 +71,11 @@ pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<Stri
     gateway.replace(setup(config)).map_err(|faults| in_file("the configuration", &faults))
 }
 
-/// The engine, as the gateway needs it.
+/// The engine, as the gateway needs it, and what tells whom it may notify.
 struct Port {
     engine: Engine,
     network: Network,
+    config: Arc<Config>,
 }
 
 impl Workflows for Port {
@@ -144,7 +146,8 @@ impl Turn for Forwarded {
 
 impl Port {
     async fn begin(&self, start: Start) -> Result<Outcome, ApiError> {
-        let Start { workflow, input, key, wait, traceparent, tracestate } = start;
+        let Start { workflow, input, key, wait, notify, traceparent, tracestate } = start;
+        let notify = api::callbacks::notify(&self.config, &self.network, notify)?;
         let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
         let input = api::input(&input)?;
         let WorkflowName { namespace, name, version, .. } = workflow;
@@ -154,7 +157,8 @@ impl Port {
             return Err(ApiError::input(&violations));
         }
         let trace = trace_of(traceparent.as_deref(), tracestate.as_deref());
-        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, trace };
+        let request =
+            StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, trace, notify };
         let started = self.engine.start(request).await?;
         let Some(wait) = wait else {
             return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });

@@ -207,6 +207,98 @@ async fn the_default_timeout_of_the_configuration_counts() {
     }
 }
 
+/// Clients that asked for it are told of the end: of a start at the API and at the gateway, after a restart, too.
+#[tokio::test]
+async fn whoever_asks_at_the_start_is_told_of_the_end() {
+    let (client, folder) = (Client::serve().await, tempfile::tempdir().unwrap());
+    let gateway = "listen: { admin: '127.0.0.1:0', gateway: '127.0.0.1:0' }\nstore: { sqlite: { path: ./pavane.db } }\n\
+                   callbacks: { notify: [ 127.0.0.1 ] }\nroutes:\n  - { match: { path: /work, method: POST }, workflow: t/work }\n";
+    let file = folder.path().join("pavane.yaml");
+    std::fs::write(&file, format!("{gateway}workflows: [ ./work.yaml ]\n")).unwrap();
+    let text = "document: { dsl: '1.0.3', namespace: t, name: work, version: '1.0.0' }\n\
+                do: [ { fail: { if: .fail, raise: { error: { type: 'https://example.com/no', status: 422 } } } } ]\n";
+    std::fs::write(folder.path().join("work.yaml"), text).unwrap();
+    let mut served = Served::start(&file).await;
+    let line = served.process.line("its gateway serves at").await;
+    let gateway = Server::new(line.rsplit(' ').next().unwrap());
+    let url = format!("http://127.0.0.1:{}/ended", client.port);
+    let path = "/api/v1/workflows/t/work/instances";
+    for (wrong, status, code) in [
+        ("nowhere", 400, "invalid_notify"),
+        ("ftp://127.0.0.1/x", 400, "invalid_notify"),
+        ("http://elsewhere.example/x", 403, "notify_not_allowed"),
+    ] {
+        let answer = served.ask("POST", path, &[("pavane-notify", wrong)], "{}").await;
+        assert_eq!(told(&answer), (status, code), "{wrong}");
+        let headers = [("pavane-notify", wrong), ("content-type", "application/json")];
+        let answer = gateway.ask(http::Method::POST, "/work", &headers, "{}".into()).await.unwrap();
+        assert_eq!(told(&answer), (status, code), "{wrong} at the gateway");
+    }
+    assert_eq!(served.get("/api/v1/instances").await["instances"], json!([]), "nothing was started");
+
+    let first = served.ask("POST", path, &[("pavane-notify", &url)], r#"{"n":1}"#).await;
+    let heard = client.next().await;
+    assert_eq!(heard, json!({ "id": first.body["id"], "status": "completed", "output": { "n": 1 } }));
+    let headers = [("pavane-notify", &*url), ("content-type", "application/json")];
+    gateway.ask(http::Method::POST, "/work", &headers, r#"{"fail":true}"#.into()).await.unwrap();
+    let heard = client.next().await;
+    assert_eq!((&heard["status"], &heard["error"]["status"]), (&json!("faulted"), &json!(422)), "{heard}");
+
+    // Nobody takes it, and the server dies: the next one tells again.
+    client.refuse(true);
+    let third = served.ask("POST", path, &[("pavane-notify", &url)], r#"{"n":3}"#).await;
+    client.next().await;
+    served.process.kill();
+    client.refuse(false);
+    let served = Served::start(&file).await;
+    let heard = client.next().await;
+    assert_eq!(heard["id"], third.body["id"]);
+    let told = async {
+        loop {
+            let events = served.get(&format!("/api/v1/instances/{}/events", third.body["id"].as_str().unwrap())).await;
+            let events = events["events"].as_array().unwrap().clone();
+            if let Some(event) = events.iter().find(|event| event["type"] == "io.pavane.workflow.notified.v1") {
+                return event["data"]["delivered"].clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, told).await.unwrap(), true);
+}
+
+/// A client that hears of ends.
+#[derive(Clone)]
+struct Client {
+    heard: Arc<tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Value>>>,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
+    port: u16,
+}
+
+impl Client {
+    async fn serve() -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tell, heard) = tokio::sync::mpsc::unbounded_channel();
+        let (heard, port) = (Arc::new(tokio::sync::Mutex::new(heard)), listener.local_addr().unwrap().port());
+        let client = Client { heard, refuses: Arc::default(), port };
+        let refuses = client.refuses.clone();
+        let router = Router::new().fallback(async move |body: axum::Json<Value>| {
+            tell.send(body.0).unwrap();
+            let refuses = refuses.load(std::sync::atomic::Ordering::SeqCst);
+            if refuses { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        client
+    }
+
+    fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    async fn next(&self) -> Value {
+        tokio::time::timeout(PATIENCE, self.heard.lock().await.recv()).await.unwrap().unwrap()
+    }
+}
+
 fn participant(config: &Path) -> Process {
     let config = config.to_str().unwrap();
     Process::start(&["serve", "--role", "participant", "--service", "shipping", "-c", config])

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
+use super::notice::Notice;
 use super::state::*;
 use super::types::Start;
 use crate::id;
@@ -67,6 +68,16 @@ impl State {
             Event::Resumed {} => self.resumed(at),
             Event::Parked { input } => self.parked.push(input.clone()),
             Event::Ended { status, output, problem } => self.ended(at, *status, output.clone(), problem.clone()),
+            Event::NoticeDelayed { at } => {
+                let tries = self.notice.map_or(1, |notice| notice.tries + 1);
+                self.notice = Some(Notice { tries, at: Some(*at) });
+            }
+            Event::NoticeRepeated {} => {
+                if let Some(notice) = &mut self.notice {
+                    notice.at = None;
+                }
+            }
+            Event::NoticeEnded { .. } => self.notice = None,
             Event::Skipped { .. } | Event::Held { .. } | Event::Later { .. } => {}
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
@@ -192,6 +203,8 @@ impl State {
         self.ended = Some(Ended { status, at, output, problem, context: root.context });
         self.inbox.clear();
         self.suspended = None;
+        let wanted = self.start.as_ref().is_some_and(|start| start.notify.is_some());
+        self.notice = wanted.then(Notice::default);
     }
 
     fn entered(

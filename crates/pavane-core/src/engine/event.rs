@@ -540,6 +540,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         problem: Option<Problem>,
     },
+    /// Who is to be told of the end was not reached.
+    NoticeDelayed {
+        /// When it is tried again.
+        at: Timestamp,
+    },
+    /// It is tried again.
+    NoticeRepeated {},
+    /// Nobody is to be told of the end any more.
+    NoticeEnded {
+        /// Whether it was; otherwise it was given up.
+        delivered: bool,
+    },
 }
 
 /// How the callback of a call is awaited.

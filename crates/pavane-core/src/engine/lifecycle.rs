@@ -8,12 +8,13 @@ use crate::record::{JournalEntry, Status};
 use crate::value::Value;
 
 /// News that the standard has no event for: what waited at a service's gate, what a service took to answer later, and an
-/// answer that came too late.
+/// answer that came too late, and whether somebody who asked was told of the end.
 const HELD: &str = "task.held";
 const ACCEPTED: &str = "task.accepted";
 const LATE: &str = "task.callback-late";
+const NOTIFIED: &str = "workflow.notified";
 
-/// The lifecycle CloudEvents (`io.serverlessworkflow.*`, and `io.pavane.task.*` where it has none) of one journal entry, in order. `workflow` is
+/// The lifecycle CloudEvents (`io.serverlessworkflow.*`, and `io.pavane.*` where it has none) of one journal entry, in order. `workflow` is
 /// `{name}.{namespace}` of its instance. Events that the author emitted stand among them as they were published.
 ///
 /// # Errors
@@ -27,7 +28,8 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
     for (index, event) in events.iter().enumerate() {
         now = event.moves_clock().unwrap_or(now);
         for (type_, data) in describe(event, &now.to_string()) {
-            let whose = if [HELD, ACCEPTED, LATE].contains(&type_) { "io.pavane" } else { "io.serverlessworkflow" };
+            let whose =
+                if [HELD, ACCEPTED, LATE, NOTIFIED].contains(&type_) { "io.pavane" } else { "io.serverlessworkflow" };
             let envelope = Value::object([
                 ("specversion", Value::text("1.0")),
                 (
@@ -101,6 +103,9 @@ fn describe(event: &Event, at: &str) -> Vec<(&'static str, Value)> {
                 times.map(|(reason, millis)| (reason, Value::integer(i64::try_from(millis).unwrap_or(i64::MAX))));
             let data = Value::object([("task", Value::text(reference)), ("service", Value::text(&held.service))]);
             vec![(HELD, data.with("waitedMs", Value::object(times)))]
+        }
+        Event::NoticeEnded { delivered } => {
+            vec![(NOTIFIED, when("notifiedAt").with("delivered", Value::from(&serde_json::json!(delivered))))]
         }
         Event::Accepted { task: reference, .. } => vec![(ACCEPTED, task(reference, "acceptedAt"))],
         Event::LateCallback { task: reference, .. } => vec![(LATE, task(reference, "cameAt"))],

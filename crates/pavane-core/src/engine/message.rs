@@ -403,6 +403,7 @@ mod tests {
             correlation_id: "i".into(),
             parent: None,
             trace: None,
+            notify: None,
         };
         let unresolved = vec![(Entry::Stuck, "\"why\"".to_owned())];
         let mut message = Message {

@@ -14,6 +14,7 @@ mod lifecycle;
 mod lost;
 mod machine;
 mod message;
+mod notice;
 mod rows;
 mod saga;
 mod scope;
@@ -284,6 +285,9 @@ impl Machine<'_> {
     }
 
     fn outcome(&mut self, call: CallId, outcome: Outcome, held: Option<Held>) -> Result<Cause, Rejected> {
+        if call == notice::NOTICE {
+            return self.told(outcome);
+        }
         let (t, key) = self
             .waiting(call, |pending| match pending {
                 Pending::Call(call) => Some(call.key.clone()),

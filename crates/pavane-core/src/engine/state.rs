@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Wake;
 use super::event::{AfterRollback, Awaited, Parked, ReportKind, TokenId};
 use super::message::Peer;
+use super::notice::Notice;
 use super::types::{Call, CallId, Child, Effect, Parent, Request, Start, TraceContext};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
@@ -65,6 +66,8 @@ pub struct State {
     pub(super) bereft: bool,
     /// Calls that awaited a callback and ended.
     pub(super) called_back: CalledBack,
+    /// Somebody is to be told that it has ended.
+    pub(super) notice: Option<Notice>,
 }
 
 /// How the instance ended.
@@ -597,6 +600,7 @@ impl Token {
 impl State {
     /// What the world still owes this instance.
     pub fn outstanding(&self) -> Vec<Effect> {
+        let notice = self.notice_call().map(Effect::Call);
         self.tokens
             .values()
             .filter_map(|token| {
@@ -619,6 +623,7 @@ impl State {
                     _ => None,
                 }
             })
+            .chain(notice)
             .collect()
     }
 
@@ -636,7 +641,12 @@ impl State {
             Pending::Call(call) => call.accepted().is_none(),
             pending => matches!(pending, Pending::Child(_)),
         };
-        if self.tokens.values().any(owed) { Wake::Now } else { self.next_timer().map_or(Wake::OnInput, Wake::At) }
+        let tells = self.notice.is_some_and(|notice| notice.at.is_none());
+        if tells || self.tokens.values().any(owed) {
+            Wake::Now
+        } else {
+            self.next_timer().map_or(Wake::OnInput, Wake::At)
+        }
     }
 
     /// The soonest time at which [`super::Command::Tick`] does something; absent while suspended or ended.
@@ -657,7 +667,8 @@ impl State {
             });
             own.chain([waits]).flatten().min().filter(|_| token.timed_out.is_none() || waits.is_some())
         });
-        tokens.chain(self.workflow_deadline()).min()
+        let notice = self.notice.and_then(|notice| notice.at);
+        tokens.chain(self.workflow_deadline()).chain(notice).min()
     }
 
     /// The workflow's own deadline, while it can still do something.
@@ -681,9 +692,10 @@ impl State {
         }
     }
 
-    /// Whether nothing can follow any more: ended, and every loser of a race has come home. It may be forgotten.
+    /// Whether nothing can follow any more: ended, as whoever asked was told, and every loser of a race has come home. It may
+    /// be forgotten.
     pub fn is_closed(&self) -> bool {
-        self.ended.is_some() && self.tokens.is_empty() && self.losers.is_empty()
+        self.ended.is_some() && self.notice.is_none() && self.tokens.is_empty() && self.losers.is_empty()
     }
 
     /// Whether nothing of the instance is here, and nothing is to come home to here.

@@ -18,6 +18,8 @@ enum DueNow {
     Task { depth: usize, attempt: bool },
     /// The workflow's own.
     Workflow,
+    /// To tell of the end again.
+    Notice,
 }
 
 impl Machine<'_> {
@@ -38,6 +40,9 @@ impl Machine<'_> {
     fn next_due(&self) -> Option<(TokenId, DueNow)> {
         if self.state.workflow_deadline().is_some_and(|at| at <= self.now) {
             return Some((ROOT, DueNow::Workflow));
+        }
+        if self.state.notice.and_then(|notice| notice.at).is_some_and(|at| at <= self.now) {
+            return Some((ROOT, DueNow::Notice));
         }
         self.state.tokens.iter().find_map(|(t, token)| Some((*t, self.due_of(token)?)))
     }
@@ -73,6 +78,7 @@ impl Machine<'_> {
                 self.schedule(t, Go::Leave(data));
             }
             DueNow::Again => self.schedule(t, Go::Again),
+            DueNow::Notice => self.emit(Event::NoticeRepeated {}),
             DueNow::Callback => self.callback_missed(t),
             DueNow::Task { depth, attempt } if self.joins(t) => {
                 self.emit(Event::TimedOut { t, depth: u32::try_from(depth).ok(), attempt });

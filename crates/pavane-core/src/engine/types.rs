@@ -101,6 +101,9 @@ pub struct Start {
     /// The trace that it belongs to, if whoever started it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// An `http` or `https` URL that is told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
 }
 
 /// A trace in the form of W3C Trace Context. It goes wherever the instance does; the machine does not read it.

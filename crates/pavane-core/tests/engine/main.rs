@@ -160,6 +160,7 @@ impl<'a> World<'a> {
             correlation_id: ID.into(),
             parent: None,
             trace: None,
+            notify: self.run.notify.clone(),
         })
     }
 

@@ -31,6 +31,9 @@ pub struct Run {
     /// Raw input; `{}` when left out.
     #[serde(default = "no_input")]
     pub input: serde_json::Value,
+    /// Who is told of the end.
+    #[serde(default)]
+    pub notify: Option<String>,
     /// Secrets granted.
     #[serde(default)]
     pub secrets: BTreeMap<String, serde_json::Value>,

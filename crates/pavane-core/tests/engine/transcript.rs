@@ -191,6 +191,9 @@ fn describe(event: &Event, row: Option<&ServiceTask>, start: Timestamp) -> Optio
         Event::CancelRequested { reason } => format!("cancel: {reason}"),
         Event::Suspended {} => "suspended".into(),
         Event::Resumed {} => "resumed".into(),
+        Event::NoticeDelayed { at } => format!("told nobody of the end, again at {}", after(at)),
+        Event::NoticeEnded { delivered: true } => "told of the end".into(),
+        Event::NoticeEnded { .. } => "nobody was told of the end".into(),
         Event::Ended { status, .. } => format!("ended {}", status.as_str()),
         _ => return None,
     })

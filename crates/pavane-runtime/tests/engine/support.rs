@@ -257,6 +257,7 @@ pub fn request(name: &str) -> StartRequest {
         idempotency_key: None,
         id: None,
         trace: None,
+        notify: None,
     }
 }
 

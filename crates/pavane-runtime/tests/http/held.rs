@@ -48,6 +48,7 @@ async fn start(engine: &Engine, order: &str) -> String {
         idempotency_key: None,
         id: None,
         trace: None,
+        notify: None,
     };
     engine.start(request).await.unwrap().id
 }

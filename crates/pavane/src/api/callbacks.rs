@@ -13,13 +13,18 @@ use pavane_core::engine::{Certainty, Outcome};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
 use pavane_runtime::callbacks::{Forged, claimed};
+use pavane_runtime::effects::Network;
 use pavane_runtime::{Engine, Error};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::ApiError;
 use super::{Path, Shared};
+use crate::config::Config;
 use crate::server::Elsewhere;
+
+/// The longest URL that is told of an end: what is usual, and kept with each instance.
+const MAX_URL: usize = 2_000;
 
 /// What a service says of its work: one of both.
 #[derive(Deserialize)]
@@ -83,6 +88,26 @@ async fn take(api: &Shared, callback: Callback) -> Result<Json<serde_json::Value
     Ok(Json(json!({ "taken": true })))
 }
 
+/// The URL that a client gives to be told of the end of the instance that it starts. Only hosts that the operator knows are
+/// called: clients must not choose what this process reaches.
+pub(crate) fn notify(config: &Config, network: &Network, url: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(url) = url else { return Ok(None) };
+    let parsed: Option<http::Uri> = url.parse().ok().filter(|_| url.len() <= MAX_URL);
+    let web = |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = parsed.as_ref().filter(|uri| web(uri)).and_then(http::Uri::host);
+    let Some(host) = host else {
+        let detail = format!("the header Pavane-Notify must be one http or https URL of at most {MAX_URL} characters");
+        return Err(ApiError::bad_request("invalid_notify", detail));
+    };
+    if network.traffic_of(host).is_none() && !config.callbacks.notify.iter().any(|known| known == host) {
+        let detail = format!(
+            "`{host}` is neither a service nor one of `callbacks.notify`: whoever operates this server decides whom it calls"
+        );
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "notify_not_allowed", detail));
+    }
+    Ok(Some(url))
+}
+
 /// What came of a callback that the hub passed on.
 pub(crate) async fn passed_on(engine: &Engine, callback: &Callback) -> CalledBack {
     match hand(engine, callback).await {
@@ -128,9 +153,10 @@ fn read(body: &str) -> Result<Outcome, ApiError> {
             if !(400..600).contains(&status) {
                 return Err(bad(format!("the status of an error is from 400 to 599, not {status}")));
             }
+            // A title says enough.
+            let default = kind.detail.filter(|_| failed.title.is_none());
             let (type_, title) = (failed.type_.unwrap_or(kind.type_), failed.title.unwrap_or(kind.title));
-            let problem =
-                Problem { type_, title, status, detail: failed.detail.or(kind.detail), instance: kind.instance };
+            let problem = Problem { type_, title, status, detail: failed.detail.or(default), instance: kind.instance };
             // The service says what became of it: a repeat is a new attempt.
             Ok(Outcome::Failure { problem, certainty: Certainty::Definite })
         }

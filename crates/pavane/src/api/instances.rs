@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::problem::ApiError;
-use super::{Path, Shared};
+use super::{Path, Shared, callbacks};
 
 /// Instances on a page when the caller does not say.
 const PAGE: usize = 50;
@@ -59,7 +59,10 @@ pub(super) async fn start(
     }
     let idempotency_key = text("idempotency-key");
     let trace = trace_of(text("traceparent").as_deref(), text("tracestate").as_deref());
-    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id, trace };
+    let notify = headers.get("pavane-notify").map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let notify = callbacks::notify(&api.running.config, &api.running.network, notify)?;
+    let request =
+        StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id, trace, notify };
     let engine = &api.running.engine;
     let started = engine.start(request).await?;
     if let Some(wait) = wait {

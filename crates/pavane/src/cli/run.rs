@@ -88,6 +88,7 @@ impl Run {
             idempotency_key: None,
             id: None,
             trace: None,
+            notify: None,
         };
         let started = running.engine.start(request).await.map_err(|error| match error {
             Error::InvalidInput(_) | Error::Mode(_) => Failure::wrong(error.to_string()),
