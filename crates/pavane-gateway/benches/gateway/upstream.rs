@@ -31,16 +31,14 @@ async fn connection(mut stream: TcpStream, get: &'static [u8], other: &'static [
     let mut filled = 0;
     loop {
         let read = buffer.get(..filled).unwrap_or_default();
-        if let Some(whole) = length(read) {
-            if filled >= whole {
-                let answer = if read.starts_with(b"GET ") { get } else { other };
-                buffer.copy_within(whole..filled, 0);
-                filled -= whole;
-                if stream.write_all(answer).await.is_err() {
-                    return;
-                }
-                continue;
+        if let Some(whole) = length(read).filter(|whole| filled >= *whole) {
+            let answer = if read.starts_with(b"GET ") { get } else { other };
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            if stream.write_all(answer).await.is_err() {
+                return;
             }
+            continue;
         }
         match stream.read(buffer.get_mut(filled..).unwrap_or_default()).await {
             Ok(count @ 1..) => filled += count,

@@ -40,8 +40,6 @@ pub struct Client {
 pub struct Ended {
     pub number: u64,
     pub took: Duration,
-    /// When it was due.
-    pub due: Instant,
     /// It was answered with its output, or why not in time.
     pub end: Result<(), String>,
 }
@@ -83,7 +81,7 @@ impl Client {
     /// A request that cannot be made.
     pub async fn place(self, number: u64, due: Instant) -> Result<Ended, String> {
         let end = self.ask(&self.pool, number, due + self.patience).await?;
-        Ok(Ended { number, took: due.elapsed(), due, end })
+        Ok(Ended { number, took: due.elapsed(), end })
     }
 
     /// Keeps so many orders going until a moment; their numbers follow those of earlier calls.
@@ -120,7 +118,7 @@ impl Client {
         let key = self.key(number);
         let body = order(&key, number);
         loop {
-            let request = pool.request(Method::POST, "/orders", &[("idempotency-key", &key)], &body)?;
+            let request = pool.request(Method::POST, "/orders", &[("idempotency-key", key.as_str())], &body)?;
             let why = match tokio::time::timeout_at(late.into(), pool.send(request)).await {
                 Err(_) => return Ok(Err("no answer in time".into())),
                 Ok(Ok((StatusCode::OK, _))) => return Ok(Ok(())),
