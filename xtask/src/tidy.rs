@@ -32,7 +32,7 @@ const DOCUMENTS: &[&str] =
 const MAX_ARCHITECTURE: usize = 200;
 
 /// Folders that a path in a document may begin with.
-const FOLDERS: [&str; 5] = ["crates/", "docs/", "examples/", "xtask/", ".ci/"];
+const FOLDERS: [&str; 6] = ["crates/", "docs/", "examples/", "xtask/", "ops/", ".ci/"];
 
 /// All checks.
 pub fn run(stages: &mut Stages) {

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 pub use http::{Network, Traffic};
-pub use network::{NetworkOptions, tls};
+pub use network::{Client, NetworkOptions, tls};
 use pavane_core::Value;
 use pavane_core::engine::{Call, Held, Outcome, TraceContext};
 use tokio::sync::Notify;
