@@ -656,6 +656,7 @@ impl Driver {
             Status::Cancelled => tally.cancelled.fetch_add(1, Ordering::Relaxed),
             _ => tally.faulted.fetch_add(1, Ordering::Relaxed),
         };
+        self.tell_end(id, status);
         let Some(active) = self.active.get(id) else { return };
         let parent = active.state.parent().cloned();
         let waiters = self.waiters.remove(id).unwrap_or_default();

@@ -86,6 +86,7 @@ pub struct Tracing {
     /// Traces whose chance is below it are recorded.
     threshold: u64,
     dropped: AtomicU64,
+    exported: AtomicU64,
 }
 
 /// Bits of a trace's id that are chance, by W3C Trace Context level 2; those of a UUID are, too.
@@ -97,7 +98,15 @@ impl Spans {
         let (queue, receiver) = mpsc::channel(MAX_WAITING);
         let whole = 1_u64 << CHANCE;
         let threshold = (ratio.clamp(0.0, 1.0) * whole as f64) as u64;
-        (Spans(Some(Arc::new(Tracing { queue, threshold, dropped: AtomicU64::new(0) }))), receiver)
+        (
+            Spans(Some(Arc::new(Tracing {
+                queue,
+                threshold,
+                dropped: AtomicU64::new(0),
+                exported: AtomicU64::new(0),
+            }))),
+            receiver,
+        )
     }
 
     /// Whether anybody takes spans.
@@ -125,6 +134,18 @@ impl Spans {
         if let Some(tracing) = &self.0 {
             tracing.dropped.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// Notes spans that somebody has now.
+    pub fn exported(&self, count: u64) {
+        if let Some(tracing) = &self.0 {
+            tracing.exported.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Spans that were exported.
+    pub fn sent(&self) -> u64 {
+        self.0.as_ref().map_or(0, |tracing| tracing.exported.load(Ordering::Relaxed))
     }
 
     /// Spans that were dropped.

@@ -15,6 +15,8 @@ use pavane_runtime::effects::EgressSettings;
 use pavane_runtime::services::{Place, ServiceSettings, Services};
 use serde::Deserialize;
 
+use crate::log::Format;
+
 /// Settings of a later version, and the key they begin with.
 const LATER: [(&str, &str); 1] = [("roles", "running parts of Pavane as processes of their own")];
 
@@ -51,6 +53,10 @@ pub struct Config {
     pub egress: EgressSettings,
     /// Limits.
     pub limits: LimitsConfig,
+    /// What is said on standard error.
+    pub log: LogConfig,
+    /// Where traces go.
+    pub traces: Option<TracesConfig>,
     /// How long calls in flight may take to end when the process is asked to stop.
     #[serde(deserialize_with = "duration")]
     pub shutdown: Option<Duration>,
@@ -204,6 +210,31 @@ pub struct LimitsConfig {
     pub stuck_after: Option<Duration>,
 }
 
+/// The log.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The form of its lines.
+    pub format: Format,
+}
+
+/// Traces, as a collector of OpenTelemetry takes them by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// The collector's base URL: traces go to `/v1/traces` there.
+    pub otlp: String,
+    /// The part of the traces that begin here that is recorded, from 0 to 1; all, if absent.
+    #[serde(default)]
+    pub ratio: Option<f64>,
+    /// Headers that the collector wants, such as credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// `service.name` of this process; `pavane` if absent.
+    #[serde(default)]
+    pub service: Option<String>,
+}
+
 /// The shortest token, in characters: 16 of a random base64 text are 96 bits.
 const MIN_TOKEN: usize = 16;
 
@@ -226,6 +257,44 @@ impl Secret {
     }
 }
 
+impl TracesConfig {
+    /// Whether it can be used.
+    fn check(&self) -> Result<(), String> {
+        let uri = self.otlp.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some() && uri.query().is_none());
+        if !uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https"))) {
+            return Err(format!("otlp: `{}` is no base URL: write for example http://127.0.0.1:4318", self.otlp));
+        }
+        if self.ratio.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
+            return Err("ratio: it is a part of the traces, from 0 to 1".into());
+        }
+        Ok(())
+    }
+
+    /// The headers, with their values.
+    ///
+    /// # Errors
+    /// Each that cannot be had, or sent.
+    pub fn header_map(&self) -> Result<http::HeaderMap, Vec<String>> {
+        let mut headers = http::HeaderMap::new();
+        let mut problems = Vec::new();
+        for (name, secret) in &self.headers {
+            let value = secret.read().and_then(|value| {
+                let text = value.as_str().map_or_else(|| value.to_json(), str::to_owned);
+                let mut value = http::HeaderValue::try_from(text).map_err(|_| "its value cannot be sent".to_owned())?;
+                value.set_sensitive(true);
+                let name =
+                    http::HeaderName::try_from(name).map_err(|_| "it cannot be the name of a header".to_owned())?;
+                Ok((name, value))
+            });
+            match value {
+                Ok((name, value)) => drop(headers.insert(name, value)),
+                Err(why) => problems.push(format!("traces.headers.{name}: {why}")),
+            }
+        }
+        if problems.is_empty() { Ok(headers) } else { Err(problems) }
+    }
+}
+
 impl Config {
     /// Reads a configuration file. Paths in it are relative to its folder.
     ///
@@ -241,7 +310,8 @@ impl Config {
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
         let files = config.secrets.values_mut().chain(&mut config.bus.embedded.token);
         let files = files.chain(&mut config.callbacks.secret);
-        files.for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
+        let headers = config.traces.iter_mut().flat_map(|traces| traces.headers.values_mut());
+        files.chain(headers).for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
         Ok(config)
     }
 
@@ -290,6 +360,9 @@ impl Config {
         // Certificates are read by the check.
         config.gateway.relative_to(folder);
         crate::gateway::check(name, &config)?;
+        if let Some(traces) = &config.traces {
+            traces.check().map_err(|why| vec![format!("{name}: traces.{why}")])?;
+        }
         Ok(config)
     }
 
@@ -356,7 +429,9 @@ impl Config {
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
     pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
         // The gateway follows the file by itself.
-        let Config { listen, admin, store, bus, callbacks, secrets, http, egress, limits, shutdown, .. } = self;
+        let Config {
+            listen, admin, store, bus, callbacks, secrets, http, egress, limits, log, traces, shutdown, ..
+        } = self;
         let keys = [
             ("listen", *listen != other.listen),
             ("admin", *admin != other.admin),
@@ -367,6 +442,8 @@ impl Config {
             ("http", *http != other.http),
             ("egress", *egress != other.egress),
             ("limits", *limits != other.limits),
+            ("log", *log != other.log),
+            ("traces", *traces != other.traces),
             ("shutdown", *shutdown != other.shutdown),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -494,6 +571,10 @@ mod tests {
             ("egress: { allow: [10.0.0.0/8] }\n", "p.yaml: egress.allow: without `deny_private: true`"),
             ("egress: { deny_private: true, allow: [ten] }\n", "no block such as 10.0.0.0/8"),
             ("shutdown: soon\n", "no duration"),
+            ("log: { format: xml }\n", "unknown variant `xml`, expected one of `text`, `ecs`, `auto`"),
+            ("traces: { otlp: collector }\n", "p.yaml: traces.otlp: `collector` is no base URL"),
+            ("traces: { otlp: 'http://h:4318', ratio: 5 }\n", "traces.ratio: it is a part"),
+            ("traces: { ratio: 1 }\n", "missing field `otlp`"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
             ("callbacks: { url: nowhere }\n", "callbacks.url: `nowhere` is no base URL"),
             ("callbacks: { timeuot: 1h }\n", "did you mean `timeout`?"),

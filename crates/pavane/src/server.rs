@@ -16,12 +16,15 @@ use pavane_runtime::services::Place;
 use pavane_runtime::watch::Watch;
 use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
+use pavane_watch::Span;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::api::{self, Api, Guard};
 use crate::config::{Config, reachable};
 use crate::participant::{Caller, Link};
 use crate::stores;
+use crate::traces::{self, Export};
 
 /// How long calls in flight may take to end when nothing else is configured.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -50,6 +53,8 @@ pub struct Running {
     pub network: Network,
     /// What they count and trace.
     pub watch: Arc<Watch>,
+    /// Where their traces go.
+    export: Option<Arc<Export>>,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
     /// The participants of the services in this process, each with a store of its own in the same file.
@@ -149,8 +154,10 @@ impl Running {
     ) -> Result<Running, Vec<String>> {
         let secrets = secrets(&config, more_secrets)?;
         let files = config.workflow_files()?;
-        let watch = Arc::<Watch>::default();
+        let (spans, queue) = traces::spans(config.traces.as_ref());
+        let watch = Arc::new(Watch::new(spans));
         let network = network(&config, &secrets, resolve, &watch)?;
+        let export = export(&config, &network, &watch, queue)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
@@ -169,6 +176,7 @@ impl Running {
             engine,
             network,
             watch,
+            export,
             sqlite,
             participants,
             bus,
@@ -298,8 +306,10 @@ impl Running {
             )]);
         }
         let secrets = secrets(&config, BTreeMap::new())?;
-        let watch = Arc::<Watch>::default();
+        let (spans, queue) = traces::spans(config.traces.as_ref());
+        let watch = Arc::new(Watch::new(spans));
         let network = network(&config, &secrets, Vec::new(), &watch)?;
+        let export = export(&config, &network, &watch, queue)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let path = participant_path(&config.store.sqlite.path, service);
         let (store, sqlite) = open_store(&Storage::Configured, path, wait).await?;
@@ -316,7 +326,19 @@ impl Running {
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
         let gateway = Arc::default();
-        Ok(Running { engine, network, watch, sqlite, participants, bus, bus_address, elsewhere, gateway, config })
+        Ok(Running {
+            engine,
+            network,
+            watch,
+            export,
+            sqlite,
+            participants,
+            bus,
+            bus_address,
+            elsewhere,
+            gateway,
+            config,
+        })
     }
 
     /// The engine, and the participants as the engines they are.
@@ -465,6 +487,10 @@ impl Running {
         let engines = self.engines();
         let engines = futures_util::future::join_all(engines.iter().map(|engine| engine.shutdown(deadline)));
         tokio::join!(gateway, engines);
+        // Last: what ended just now has spans, too.
+        if let Some(export) = &self.export {
+            export.stop().await;
+        }
     }
 
     /// Resolves when a store has failed, or the hub refuses this participant, with the reason.
@@ -544,6 +570,18 @@ async fn take_callbacks(engine: &Engine, config: &Config, url: Option<String>) -
     };
     engine.take_callbacks(Callbacks::new(&url, &secret));
     Ok(())
+}
+
+/// Sends what is traced where a configuration says.
+fn export(
+    config: &Config,
+    network: &Network,
+    watch: &Watch,
+    queue: Option<mpsc::Receiver<Span>>,
+) -> Result<Option<Arc<Export>>, Vec<String>> {
+    let Some((traces, queue)) = config.traces.as_ref().zip(queue) else { return Ok(None) };
+    let export = Export::begin(traces, network.options(), watch.spans.clone(), queue)?;
+    Ok(Some(Arc::new(export)))
 }
 
 /// The effects of a configuration.

@@ -67,6 +67,39 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Logs the end of an instance, for those who follow them in a log.
+    pub(super) fn tell_end(&self, id: &str, status: Status) {
+        let home = self.engine.shared.options.host.here.is_engine();
+        if !home || !tracing::enabled!(target: "pavane::instance", tracing::Level::INFO) {
+            return;
+        }
+        let Some(active) = self.active.get(id) else { return };
+        let row = active.state.record(&active.program);
+        let trace = Trace::of(id, active.state.trace());
+        let took = row.end_time.map_or(0, |end| end.since(row.start_time)).max(0).saturating_mul(1_000_000);
+        let outcome = if status == Status::Completed { "success" } else { "failure" };
+        let error = row.error.as_ref();
+        tracing::info!(
+            target: "pavane::instance",
+            instance = id,
+            event.action = "instance-ended",
+            event.outcome = outcome,
+            event.duration = took,
+            trace.id = %trace.id,
+            error.type = error.map(|error| error.type_.as_str()),
+            // A detail may hold data.
+            error.message = error.map(|error| error.title.as_str()),
+            workflow = %format_args!("{}/{}", row.namespace, row.name),
+            version = row.version,
+            mode = row.mode.as_str(),
+            instance_status = status.as_str(),
+            unresolved = row.compensation.unresolved.len(),
+            "an instance ended"
+        );
+    }
+}
+
 fn count(counter: &std::sync::atomic::AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 pub use egress::EgressSettings;
 pub use gate::{Gate, Refused, Turn};
 pub use http::{Network, Traffic};
-pub use network::{NetworkOptions, tls};
+pub use network::{Client, NetworkOptions, tls};
 use pavane_core::Value;
 use pavane_core::engine::{Call, Held, Outcome, TraceContext};
 use tokio::sync::Notify;

@@ -11,7 +11,7 @@ use pavane_core::policy::{BreakerState, Reason, Standing};
 use pavane_gateway::{RouteNumbers, Snapshot, UpstreamNumbers};
 use pavane_runtime::effects::Traffic;
 use pavane_runtime::watch::{CODES, ENDS, KINDS, Watch, WorkflowNumbers};
-use pavane_watch::{OTHER, Reading, SECONDS};
+use pavane_watch::{OTHER, Reading, SECONDS, Spans};
 
 use super::exposition::{Form, Kind, Page};
 use super::stuck::Backlog;
@@ -38,6 +38,7 @@ pub(super) async fn metrics(api: Shared, headers: HeaderMap) -> Result<impl Into
     workflows(&mut page, &running.watch);
     services(&mut page, &running.network.traffic(), &running.watch);
     store(&mut page, running);
+    spans(&mut page, &running.watch.spans);
     labels(&mut page, &running.watch, dropped);
     Ok(([(header::CONTENT_TYPE, form.content_type())], page.finish()))
 }
@@ -218,6 +219,16 @@ fn store(page: &mut Page, running: &Running) {
     page.family("pavane_store_transaction_commits", help, Histogram).histogram(&[], &groups);
     let help = "How long transactions took to become durable, once they were written: fsync, above all";
     page.family("pavane_store_sync_seconds", help, Histogram).histogram(&[], &syncs);
+}
+
+/// What became of spans, where they are taken.
+fn spans(page: &mut Page, spans: &Spans) {
+    if spans.are_taken() {
+        page.one("pavane_trace_spans_exported", "Spans that the collector took", Counter, spans.sent());
+        let help = "Spans that were lost: the collector did not take them, or too many waited";
+        page.one("pavane_trace_spans_dropped", help, Counter, spans.dropped());
+        page.one("pavane_trace_spans_waiting", "Spans that wait to be sent", Gauge, spans.waiting());
+    }
 }
 
 /// Names that have no numbers of their own.
