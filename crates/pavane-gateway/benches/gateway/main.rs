@@ -104,7 +104,7 @@ fn run(options: &Options) {
     let folder = tempfile::tempdir().expect("a folder");
     let (_service, at) = Process::start(own("upstream", back.as_deref()), process::address);
     let mut subjects = vec![match options.text("--pavane") {
-        Some(binary) => Subject::pavane(&PathBuf::from(binary), folder.path(), at, front.as_deref()),
+        Some(binary) => Subject::pavane(&PathBuf::from(binary), folder.path(), at, threads, front.as_deref()),
         None => Subject::alone(folder.path(), at, threads, front.as_deref()),
     }];
     match subject::nginx() {

@@ -46,13 +46,13 @@ impl Subject {
     }
 
     /// A server as released, with its gateway.
-    pub fn pavane(binary: &Path, folder: &Path, service: SocketAddr, cores: Option<&str>) -> Subject {
+    pub fn pavane(binary: &Path, folder: &Path, service: SocketAddr, threads: usize, cores: Option<&str>) -> Subject {
         let routes: String = ROUTES.lines().map(|line| format!("  {line}\n")).collect();
         let text = format!(
             "listen: {{ admin: '127.0.0.1:0', gateway: '127.0.0.1:0' }}\nstore: {{ sqlite: {{ path: ./pavane.db }} }}\n\
              services: {{ a: {{ url: 'http://{service}' }} }}\ngateway: {{ access_log: ./access.log }}\nroutes:\n{routes}"
         );
-        let (process, _, address) = serve(binary, folder, &text, cores);
+        let (process, _, address) = serve(binary, folder, &text, Some(threads), cores);
         Subject { name: "pavane serve", process, address }
     }
 
@@ -110,12 +110,21 @@ pub fn nginx() -> Option<PathBuf> {
     folders.map(|folder| folder.join("nginx")).find(|file| file.is_file())
 }
 
-/// Starts `pavane serve`; gives the addresses of its API and its gateway.
-fn serve(binary: &Path, folder: &Path, text: &str, cores: Option<&str>) -> (Process, SocketAddr, SocketAddr) {
+/// Starts `pavane serve`, with its usual threads or so many; gives the addresses of its API and its gateway.
+fn serve(
+    binary: &Path,
+    folder: &Path,
+    text: &str,
+    threads: Option<usize>,
+    cores: Option<&str>,
+) -> (Process, SocketAddr, SocketAddr) {
     let config = folder.join("pavane.yaml");
     std::fs::write(&config, text).expect("the configuration is written");
     let mut command = process::pinned(binary, cores);
     command.arg("serve").arg("-c").arg(&config);
+    if let Some(threads) = threads {
+        command.env("PAVANE_THREADS", threads.to_string());
+    }
     let (mut process, api) = Process::start(command, process::address);
     let gateway = process::address(&process.line()).expect("the gateway's address");
     (process, api, gateway)
@@ -148,7 +157,7 @@ impl Orders {
              workflows: [ '*.wf.yaml' ]\nservices:\n{services}gateway: {{ access_log: ./access.log }}\nroutes:\n  \
              - {{ match: {{ path: /orders, method: POST }}, workflow: bench/order, rate: 1000000/s per client }}\n"
         );
-        let (process, api, gateway) = serve(binary, folder, &text, None);
+        let (process, api, gateway) = serve(binary, folder, &text, None, None);
         Orders { process, api, gateway }
     }
 

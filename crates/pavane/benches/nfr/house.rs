@@ -162,7 +162,10 @@ impl House {
     pub fn reader(&self) -> JoinHandle<()> {
         let (pool, on) = (Pool::new(self.admin, 1), self.switches.metrics);
         tokio::spawn(async move {
-            while on {
+            if !on {
+                return;
+            }
+            loop {
                 if let Ok(request) = pool.request(Method::GET, "/metrics", &[], &Value::Null) {
                     // A server that is away now is read next time.
                     let _ = pool.send(request).await;

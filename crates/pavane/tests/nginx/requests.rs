@@ -95,7 +95,7 @@ pub const CASES: [Case; 60] = [
 
 /// A header beyond `limits.header_bytes`.
 const LARGE: &str = {
-    const BYTES: [u8; 17 << 10] = [b'a'; 17 << 10];
+    static BYTES: [u8; 17 << 10] = [b'a'; 17 << 10];
     match std::str::from_utf8(&BYTES) {
         Ok(text) => text,
         Err(_) => "",
@@ -104,7 +104,7 @@ const LARGE: &str = {
 
 /// A target beyond 8 KiB.
 const LONG: &str = {
-    const BYTES: [u8; 9 << 10] = [b'/'; 9 << 10];
+    static BYTES: [u8; 9 << 10] = [b'/'; 9 << 10];
     match std::str::from_utf8(&BYTES) {
         Ok(text) => text,
         Err(_) => "",
