@@ -345,7 +345,13 @@ mod tests {
 
     #[test]
     fn what_was_written_once_is_what_would_be_written_again() {
-        let start = Start { id: "i".into(), input: Value::text("\u{e9}\n"), correlation_id: "i".into(), parent: None };
+        let start = Start {
+            id: "i".into(),
+            input: Value::text("\u{e9}\n"),
+            correlation_id: "i".into(),
+            parent: None,
+            trace: None,
+        };
         let unresolved = vec![(Entry::Stuck, "\"why\"".to_owned())];
         let mut message = Message {
             instance: "i".into(),
