@@ -66,13 +66,8 @@ fn say(level: &str, text: &str, message: &str) {
 }
 
 /// The events of [`tracing`] as lines.
+#[derive(Default)]
 pub struct Lines(format::Format);
-
-impl Default for Lines {
-    fn default() -> Lines {
-        Lines(format::Format::default())
-    }
-}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where

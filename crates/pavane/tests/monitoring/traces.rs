@@ -116,7 +116,10 @@ fn attributes(list: &Value) -> BTreeMap<String, String> {
 
 /// Services that note the trace they are called in; the first request of `/flaky` fails.
 #[derive(Clone, Default)]
-struct Called(Arc<Mutex<Vec<(String, String, Option<String>)>>>);
+struct Called(Arc<Mutex<Vec<Call>>>);
+
+/// Path, `traceparent` and `tracestate` of a request.
+type Call = (String, String, Option<String>);
 
 impl Called {
     async fn listen() -> (Called, String) {
@@ -141,7 +144,7 @@ impl Called {
     /// Spans that services were called by in a trace.
     fn by(&self, trace: &str) -> Vec<(String, String)> {
         let calls = self.0.lock().unwrap();
-        let parts = |(path, parent, _): &(String, String, Option<String>)| {
+        let parts = |(path, parent, _): &Call| {
             let parts: Vec<&str> = parent.split('-').collect();
             assert_eq!((parts.len(), parts[3]), (4, "01"), "{parent}");
             (parts[1] == trace).then(|| (path.clone(), parts[2].to_owned()))
@@ -252,6 +255,9 @@ async fn an_order_is_one_tree_across_gateway_engine_participants_and_services() 
         let ids: BTreeSet<&str> = calls.iter().map(|span| span.id.as_str()).collect();
         assert_eq!(ids, told.iter().map(|(_, span)| span.as_str()).collect(), "{told:?}");
         assert_eq!(calls.len(), 5, "{calls:#?}");
+        let states = house.called.0.lock().unwrap().clone();
+        let mut states = states.iter().filter(|(_, parent, _)| parent.contains(&trace));
+        assert!(states.all(|(_, _, state)| state.as_deref() == Some("shop=1")), "services are told the state, too");
         for call in &calls {
             let task = parent(&spans, call);
             assert_eq!(task.attributes["pavane.task.reference"], call.attributes["pavane.task.reference"]);
