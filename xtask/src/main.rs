@@ -5,6 +5,7 @@
 
 mod fuzz;
 mod mutants;
+mod packages;
 mod stage;
 mod tidy;
 
@@ -37,13 +38,14 @@ struct Cli {
 enum Task {
     /// Everything that must hold: tidy, all tests, the conformance features, the demo.
     Test {
-        /// Leave out what takes minutes: kill tests, the release build, most schedules of the simulator.
+        /// Leave out what takes minutes: tests of the binary, among them those against other programs, the release build,
+        /// most schedules of the simulator.
         #[arg(long)]
         quick: bool,
     },
     /// Formatting, lints, directions between crates, paths in documents.
     Tidy,
-    /// Measure: `bench orders [--json FILE] [--quick]`, `bench gateway [--json FILE]`.
+    /// Measure: `bench orders [--json FILE] [--quick]`, `bench gateway [--json FILE]`, `bench nfr [--json FILE] [--quick]`.
     Bench {
         /// Which benchmark.
         name: String,
@@ -104,12 +106,29 @@ fn main() -> ExitCode {
             stages.run("bench orders", bench);
         }
         Task::Bench { name, args } if name == "gateway" => {
-            let mut bench = cargo(&["bench", "--package", "pavane-gateway", "--bench", "gateway", "--"]);
-            bench.args(args);
+            // The server is measured as it is released.
+            stages.run("release build", cargo(&["build", "--release", "--package", "pavane"]));
+            let mut bench = cargo(&[
+                "bench",
+                "--package",
+                "pavane",
+                "--package",
+                "pavane-gateway",
+                "--bench",
+                "gateway",
+                "--",
+                "--pavane",
+            ]);
+            bench.arg(stage::target().join("release").join("pavane")).args(args);
             stages.run("bench gateway", bench);
         }
+        Task::Bench { name, args } if name == "nfr" => {
+            let mut bench = cargo(&["bench", "--package", "pavane", "--bench", "nfr", "--"]);
+            bench.args(args);
+            stages.run("bench nfr", bench);
+        }
         Task::Bench { name, .. } => {
-            eprintln!("error: there is no benchmark `{name}`; there are `orders` and `gateway`");
+            eprintln!("error: there is no benchmark `{name}`; there are `orders`, `gateway` and `nfr`");
             return ExitCode::from(2);
         }
         Task::Fuzz { minutes, target } => fuzz::run(&mut stages, minutes, target.as_deref()),
@@ -138,8 +157,9 @@ fn test(stages: &mut Stages, quick: bool) {
         stages.run("conformance features", cargo(&["test", "--package", "pavane", "--lib", "--test", "ctk"]));
         return;
     }
+    let left_out = packages::install(stages);
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    tests.env("PAVANE_SCHEDULES", SCHEDULES);
+    tests.env("PAVANE_SCHEDULES", SCHEDULES).env(packages::LEFT_OUT, left_out.join(","));
     stages.run("all tests", tests);
     stages.run("release build", cargo(&["build", "--release", "--package", "pavane"]));
     let pavane = stage::target().join("release").join("pavane");

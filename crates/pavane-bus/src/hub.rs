@@ -17,7 +17,7 @@ use pavane_store::Outgoing;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::wire::{Addressed, Answer, Errand, Hello, Late, PROTOCOL, Page, Tale, What};
+use crate::wire::{Addressed, Answer, Callback, CalledBack, Errand, Hello, Late, PROTOCOL, Page, Tale, What};
 use crate::{Bus, Consumer, Handing, Refusal};
 
 /// How long a participant may be silent: three times as long as a wait for errands.
@@ -357,6 +357,17 @@ impl Hub {
         let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         match self.ask(service, What::Late { after }).await? {
             Tale::Late(late) => Ok(late),
+            other => Err(format!("the participant of `{service}` told something else: {other:?}")),
+        }
+    }
+
+    /// Passes a callback on to the participant of a service.
+    ///
+    /// # Errors
+    /// Why it cannot be passed on now.
+    pub async fn call_back(&self, service: &str, callback: Callback) -> Result<CalledBack, String> {
+        match self.ask(service, What::Callback(callback)).await? {
+            Tale::CalledBack(told) => Ok(told),
             other => Err(format!("the participant of `{service}` told something else: {other:?}")),
         }
     }

@@ -48,6 +48,7 @@ pub struct Relay {
 
 #[derive(Debug, Default)]
 struct Tally {
+    came: AtomicU64,
     taken: AtomicU64,
     refused: AtomicU64,
     dead: AtomicU64,
@@ -62,6 +63,8 @@ pub struct Progress {
     pub refused: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Messages on their way now: sent, and neither taken nor dead.
+    pub waiting: u64,
 }
 
 /// A message in a lane.
@@ -116,8 +119,11 @@ impl Relay {
     /// Numbers since the start.
     pub fn progress(&self) -> Progress {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Tally { taken, refused, dead } = &*self.progress;
-        Progress { taken: read(taken), refused: read(refused), dead: read(dead) }
+        let Tally { came, taken, refused, dead } = &*self.progress;
+        let (taken, dead) = (read(taken), read(dead));
+        // Read last, so that none that was taken meanwhile is missing.
+        let waiting = read(came).saturating_sub(taken + dead);
+        Progress { taken, refused: read(refused), dead, waiting }
     }
 
     /// Publishes what the store held up to position `left` when its process began, and whatever is offered, until told
@@ -189,6 +195,7 @@ impl Run {
     /// Puts a message into its lane; one that finds the lane full stays in the store.
     fn take_in(&mut self, position: u64, message: Outgoing) {
         self.seen = self.seen.max(position);
+        self.progress.came.fetch_add(1, Ordering::Relaxed);
         if !self.lanes.contains_key(&message.to) {
             self.lanes.insert(message.to.clone(), Lane::default());
         }

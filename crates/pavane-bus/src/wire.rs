@@ -93,6 +93,34 @@ pub enum What {
         /// Milliseconds.
         after: u64,
     },
+    /// A service calls back.
+    Callback(Callback),
+}
+
+/// A callback that came to the hub's process, as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// What its URL holds. Whoever waits for it can tell whether it is genuine.
+    pub token: String,
+    /// Whether the service only says that it is at work.
+    #[serde(default)]
+    pub beat: bool,
+    /// The answer, as JSON.
+    #[serde(default)]
+    pub body: String,
+}
+
+/// What came of a callback: the answer of an HTTP API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalledBack {
+    /// 200 when it was taken.
+    pub status: u16,
+    /// The code of the problem otherwise.
+    #[serde(default)]
+    pub code: String,
+    /// And what it says.
+    #[serde(default)]
+    pub detail: String,
 }
 
 /// What became of messages that a participant was to take.
@@ -138,6 +166,8 @@ pub enum Tale {
     History(Page),
     /// To [`What::Late`].
     Late(Late),
+    /// To [`What::Callback`].
+    CalledBack(CalledBack),
 }
 
 /// Messages that nobody has taken for too long.

@@ -171,6 +171,9 @@ pub struct ServiceTask {
     pub end_time: Option<Timestamp>,
     /// `id` of the task run that this one undoes.
     pub compensates: Option<String>,
+    /// Number of the task run around it, where that is known when it ends. No store keeps it, and no API shows it.
+    #[serde(skip)]
+    pub within: Option<u32>,
 }
 
 /// One transition of an instance: what the `event` table holds, one row for each durable step.

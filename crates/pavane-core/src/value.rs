@@ -1,11 +1,13 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
-use std::borrow::Cow;
+pub(crate) mod once;
+pub(crate) mod text;
+
 use std::fmt;
 
 use jaq_json::{Map, Num, Rc, Val};
-use serde::de::{Deserialize, Deserializer};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
 
 /// A JSON value. Cloning costs a reference count; equality is jq's (`1 == 1.0`).
 ///
@@ -143,8 +145,10 @@ impl Value {
 
     /// The JSON text of this value, compact, object keys in their order.
     pub fn to_json(&self) -> String {
-        // Serializing to memory fails on no value of this type.
-        serde_json::to_string(self).unwrap_or_default()
+        let mut text = Vec::with_capacity(text::USUAL);
+        text::write(&self.0, &mut text);
+        // All that is written is UTF-8.
+        String::from_utf8(text).unwrap_or_default()
     }
 
     /// The text of this value with object keys sorted at every depth: equal data, equal text. For digests.
@@ -216,72 +220,20 @@ impl From<&Value> for serde_json::Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if once::is_reading() {
+            let position = u32::deserialize(deserializer)?;
+            return once::at(position).ok_or_else(|| D::Error::custom(format!("there is no value {position}")));
+        }
         Val::deserialize(deserializer).map(Value)
     }
 }
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(&self.0, serializer)
-    }
-}
-
-/// Borrowed form of [`Value`] for serialization without reference counts.
-struct Json<'a>(&'a Val);
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize(self.0, serializer)
-    }
-}
-
-fn serialize<S: Serializer>(value: &Val, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Val::Null => serializer.serialize_unit(),
-        Val::Bool(b) => serializer.serialize_bool(*b),
-        Val::Num(Num::Int(n)) => serializer.serialize_i64(*n as i64),
-        Val::Num(Num::Float(f)) => serialize_float(*f, serializer),
-        Val::Num(n) => number_text(&n.to_string(), jaq_std::ValT::as_f64(value).unwrap_or(0.0), serializer),
-        Val::BStr(bytes) | Val::TStr(bytes) => serializer.serialize_str(&utf8(bytes)),
-        Val::Arr(items) => {
-            let mut seq = serializer.serialize_seq(Some(items.len()))?;
-            for item in items.iter() {
-                seq.serialize_element(&Json(item))?;
-            }
-            seq.end()
+        match once::position(self) {
+            Some(position) => serializer.serialize_u32(position),
+            None => text::serialize(&self.0, serializer),
         }
-        Val::Obj(map) => {
-            let mut out = serializer.serialize_map(Some(map.len()))?;
-            for (key, value) in map.iter() {
-                match key {
-                    Val::TStr(bytes) | Val::BStr(bytes) => out.serialize_entry(&*utf8(bytes), &Json(value))?,
-                    other => out.serialize_entry(&other.to_string(), &Json(value))?,
-                }
-            }
-            out.end()
-        }
-    }
-}
-
-/// A string's text. Checking for UTF-8 first is several times as fast as replacing what is none.
-fn utf8(bytes: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
-}
-
-/// JSON has no infinities and no NaN: they become the largest finite numbers and `null`, as jq prints them.
-fn serialize_float<S: Serializer>(number: f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if number.is_nan() {
-        serializer.serialize_unit()
-    } else {
-        serializer.serialize_f64(number.clamp(f64::MIN, f64::MAX))
-    }
-}
-
-/// Big integers and decimals keep their digits where the text is a JSON number.
-fn number_text<S: Serializer>(text: &str, float: f64, serializer: S) -> Result<S::Ok, S::Error> {
-    match serde_json::value::RawValue::from_string(text.to_owned()) {
-        Ok(raw) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => raw.serialize(serializer),
-        _ => serialize_float(float, serializer),
     }
 }
 

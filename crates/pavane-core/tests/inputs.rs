@@ -213,7 +213,7 @@ fn any_input() -> impl Strategy<Value = Any> {
 }
 
 fn start(input: Value) -> Command {
-    Command::Start(Start { id: ID.into(), input, correlation_id: ID.into(), parent: None })
+    Command::Start(Start { id: ID.into(), input, correlation_id: ID.into(), parent: None, trace: None, notify: None })
 }
 
 /// What the real driver would send for an answer.

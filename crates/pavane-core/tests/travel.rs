@@ -40,7 +40,14 @@ fn message(message: &Message) -> Command {
 /// The engine after its start, and what it sent to `s`.
 fn started(program: &Program) -> (At<'_>, Message) {
     let mut engine = At::new(program, Location::Engine);
-    let start = Start { id: "i".into(), input: Value::empty_object(), correlation_id: "i".into(), parent: None };
+    let start = Start {
+        id: "i".into(),
+        input: Value::empty_object(),
+        correlation_id: "i".into(),
+        parent: None,
+        trace: None,
+        notify: None,
+    };
     let sent = engine.take(0, Command::Start(start)).send.remove(0);
     (engine, sent)
 }

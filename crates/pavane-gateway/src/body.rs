@@ -68,6 +68,13 @@ impl BodyFault {
 pub(crate) struct Whole(Arc<OnceLock<std::time::Instant>>);
 
 impl Whole {
+    /// Of a body that there is none of.
+    pub fn at_once() -> Whole {
+        let whole = Whole::default();
+        whole.set();
+        whole
+    }
+
     /// It has.
     pub fn set(&self) {
         self.0.get_or_init(std::time::Instant::now);

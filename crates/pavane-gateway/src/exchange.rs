@@ -12,6 +12,7 @@ use crate::connection::Slot;
 use crate::state::State;
 use crate::table::Found;
 use crate::tls::ClientCertificate;
+use crate::watched::Watched;
 
 /// An answer.
 pub(crate) type Answered = Response<Body>;
@@ -30,6 +31,8 @@ pub(crate) struct Exchange {
     pub upgrade: Option<OnUpgrade>,
     /// Who asks, once a filter knows.
     pub caller: Option<Caller>,
+    /// Its trace, where spans are taken.
+    pub watched: Option<Watched>,
 }
 
 /// Where a request came from.

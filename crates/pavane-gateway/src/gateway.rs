@@ -14,10 +14,12 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use pavane_watch::Spans;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::body::{Body, BodyFault, Guarded, Holding};
+use crate::access::Entry;
+use crate::body::{Body, BodyFault, Guarded, Holding, Whole};
 use crate::connection::{self, Secured, Slot, Slots, Speaks};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::Next;
@@ -33,6 +35,7 @@ use crate::stats::{RouteStats, Snapshot, UpstreamNumbers};
 use crate::table::{Unrouted, host_of};
 use crate::tls::ClientCertificate;
 use crate::units::Fault;
+use crate::watched::{Facts, Watched};
 
 /// How long to wait when the system has no more sockets.
 const NO_SOCKET: Duration = Duration::from_millis(50);
@@ -47,6 +50,7 @@ struct Shared {
     state: ArcSwap<State>,
     ground: Ground,
     slots: Arc<Slots>,
+    spans: Spans,
     stopping: watch::Sender<bool>,
     unrouted: AtomicU64,
 }
@@ -64,12 +68,26 @@ impl Gateway {
     /// # Errors
     /// Every fault of the setup.
     pub fn new(setup: Setup, port: Arc<dyn Workflows>, tls: rustls::ClientConfig) -> Result<Gateway, Vec<Fault>> {
+        Gateway::traced(setup, port, tls, Spans::default())
+    }
+
+    /// As [`Gateway::new`], with a place for spans.
+    ///
+    /// # Errors
+    /// Every fault of the setup.
+    pub fn traced(
+        setup: Setup,
+        port: Arc<dyn Workflows>,
+        tls: rustls::ClientConfig,
+        spans: Spans,
+    ) -> Result<Gateway, Vec<Fault>> {
         let ground = Ground { port, tls };
         let state = State::build(setup, &ground, None)?;
         let shared = Shared {
             state: ArcSwap::from_pointee(state),
             ground,
             slots: Arc::default(),
+            spans,
             stopping: watch::Sender::new(false),
             unrouted: AtomicU64::new(0),
         };
@@ -119,6 +137,10 @@ impl Gateway {
         self.shared.stopping.send_replace(true);
         if tokio::time::timeout(within, self.shared.slots.closed()).await.is_err() {
             tracing::warn!(connections = self.shared.slots.open(), "connections of the gateway were cut");
+        }
+        let access = self.shared.state.load().access.clone();
+        if let Some(access) = access {
+            access.flush().await;
         }
     }
 
@@ -200,22 +222,43 @@ impl Gateway {
         let client = headers::client(peer.ip(), request.headers(), &state.settings.trusted_proxies);
         let came = Came { peer: peer.ip(), client, host: String::new(), tls, certificate, trusted, slot };
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let mut answer = match enter(request, state, came, id.clone()) {
+        let watched = Watched::begin(&self.shared.spans, request.headers());
+        let access = state.access.clone();
+        let (mut answer, route) = match enter(request, state, came, id.clone()) {
             Ok(exchange) => {
-                let stats = exchange.found.route.stats.clone();
-                let busy = RouteStats::begin(&stats);
+                let exchange = Exchange { watched: watched.clone(), ..exchange };
+                let route = exchange.found.route.clone();
+                let busy = RouteStats::begin(&route.stats);
                 let answer = Next::all().run(exchange).await;
-                stats.answered(answer.status().as_u16(), began.elapsed());
-                answer.map(|body| Body::new(Holding::new(body, busy)))
+                let trace = watched.as_ref().and_then(Watched::trace);
+                route.stats.answered(answer.status().as_u16(), began.elapsed(), trace);
+                (answer.map(|body| Body::new(Holding::new(body, busy))), Some(route))
             }
             Err(problem) => {
                 self.shared.unrouted.fetch_add(1, Ordering::Relaxed);
-                problem.into_response()
+                (problem.into_response(), None)
             }
         };
+        let status = answer.status().as_u16();
+        if let Some(watched) = watched {
+            let route = route.as_ref().and_then(|route| route.name.split_once(' ')).map(|(_, path)| path);
+            watched.end(&Facts { method: &method, uri: &uri, tls, client, route, status });
+        }
+        if let Some(access) = access {
+            access.enter(&Entry {
+                client,
+                method: method.as_str(),
+                path: uri.path(),
+                status: status,
+                took: began.elapsed(),
+                bytes: answer.body().size_hint().exact(),
+                id: id.to_str().unwrap_or_default(),
+                route: route.as_ref().map_or("", |route| &route.name),
+            });
+        }
         tracing::info!(
             target: "pavane_gateway::access",
-            %client, %method, path = uri.path(), status = answer.status().as_u16(), request = ?id,
+            %client, %method, path = uri.path(), status, request = ?id,
             "answered"
         );
         answer.headers_mut().insert(headers::REQUEST_ID, id);
@@ -275,9 +318,25 @@ fn enter(
     };
     parts.uri = Uri::from(target.map_err(|_| bad("bad_path", "the path cannot be read"))?);
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
-    let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
-    let (whole, body) = (body.whole(), Body::new(body));
-    Ok(Exchange { request: Request::from_parts(parts, body), whole, found, state, id, came, upgrade, caller: None })
+    let (whole, body) = match body.is_end_stream() {
+        // Most requests: nothing is to be watched, and nothing need be kept for that.
+        true => (Whole::at_once(), crate::body::empty()),
+        false => {
+            let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
+            (body.whole(), Body::new(body))
+        }
+    };
+    Ok(Exchange {
+        request: Request::from_parts(parts, body),
+        whole,
+        found,
+        state,
+        id,
+        came,
+        upgrade,
+        caller: None,
+        watched: None,
+    })
 }
 
 /// The method by which a route is found: a preflight is about another one.

@@ -1,9 +1,15 @@
 //! Headers between client and service: what ends at a hop, what the gateway adds, and what nobody may smuggle in.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pavane_core::units::Block;
+
+use crate::upstream::balance;
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1, and what older software sends).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -73,6 +79,9 @@ pub(crate) fn remove_reserved(headers: &mut HeaderMap) {
 /// The client's address: the peer's, or what trusted proxies say, asked from the nearest on.
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Block]) -> IpAddr {
     let mut client = peer.to_canonical();
+    if !trusted.iter().any(|block| block.contains(client)) {
+        return client;
+    }
     let hops: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .iter()
@@ -135,10 +144,23 @@ pub(crate) fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
         (1..=MAX_REQUEST_ID).contains(&v.len())
             && v.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=".contains(b))
     };
-    let given = headers.get(REQUEST_ID).filter(|_| trusted).filter(plain).cloned();
-    given
-        .or_else(|| HeaderValue::try_from(uuid::Uuid::now_v7().to_string()).ok())
-        .unwrap_or(HeaderValue::from_static("-"))
+    headers.get(REQUEST_ID).filter(|_| trusted).filter(plain).cloned().unwrap_or_else(new_id)
+}
+
+/// A UUID of version 7. Nobody may rely on its being hard to guess, so that its chance need not come from the system at each
+/// request: it follows from a number drawn once and a count.
+fn new_id() -> HeaderValue {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(2, Ordering::Relaxed);
+    let mut chance = [0; 10];
+    let numbers = [count, count + 1].map(|count| balance::mix(SEED.wrapping_add(count)).to_le_bytes());
+    chance.iter_mut().zip(numbers.as_flattened()).for_each(|(byte, number)| *byte = *number);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(now.as_millis()).unwrap_or_default();
+    let mut text = uuid::Uuid::encode_buffer();
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &chance).into_uuid();
+    HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// Bytes of all names and values.
@@ -221,6 +243,16 @@ mod tests {
             (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
             (&"1.1.1.1, 10.0.0.1".parse().unwrap(), &"https".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn no_two_requests_have_one_id() {
+        let ids: std::collections::HashSet<HeaderValue> = (0..10_000).map(|_| new_id()).collect();
+        assert_eq!(ids.len(), 10_000);
+        for id in ids {
+            let id: uuid::Uuid = id.to_str().unwrap().parse().unwrap();
+            assert_eq!(id.get_version_num(), 7);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! supplies it. Start reading at [`Gateway`]; what happens to a request, and in which order, is one array in
 //! `filter/mod.rs`; where it goes then is `proxy.rs` (a service) or `workflow.rs`.
 
+mod access;
 mod auth;
 mod body;
 mod cache;
@@ -31,6 +32,7 @@ mod tls;
 mod tunnel;
 mod units;
 mod upstream;
+mod watched;
 mod workflow;
 
 pub use auth::door::Door;

@@ -140,6 +140,14 @@ impl Pattern {
         })
     }
 
+    /// The first segment of every path that it matches, if that is always the same.
+    pub fn first(&self) -> Option<&str> {
+        match self.segments.first()? {
+            Segment::Literal(literal) => Some(literal),
+            Segment::Parameter(_) => None,
+        }
+    }
+
     /// The values of its parameters, still encoded, if it matches a normal path.
     pub fn matches(&self, path: &str) -> Option<Parameters> {
         let slash = path.len() > 1 && path.ends_with('/');

@@ -104,6 +104,12 @@ pub struct Start {
     pub key: Option<String>,
     /// How long to wait for the end; none: not at all.
     pub wait: Option<Duration>,
+    /// The trace that it belongs to, as W3C Trace Context has it: `traceparent`.
+    pub traceparent: Option<String>,
+    /// And `tracestate`.
+    pub tracestate: Option<String>,
+    /// A URL that is to be told of the end.
+    pub notify: Option<String>,
 }
 
 /// How an instance stands.

@@ -11,8 +11,6 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use pavane_core::policy::Verdict;
 use tokio::time::Instant;
@@ -31,7 +29,9 @@ use crate::stall::Kept;
 use crate::state::State;
 use crate::table::ServiceTarget;
 use crate::tunnel;
+use crate::upstream::client::Unanswered;
 use crate::upstream::{Common, Endpoint, InFlight};
+use crate::watched::Watched;
 
 /// How a body, or a WebSocket, may stand still when nothing else is set.
 pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, whole, state, id, came, upgrade, caller, .. } = exchange;
+    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = exchange;
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
@@ -51,7 +51,8 @@ pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result
     let idempotent = parts.method.is_idempotent();
     let within = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
-    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client: came.client };
+    let client = came.client;
+    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client, watched };
     let (response, taken) = sending.send().await?;
     respond(response, taken, upgrade, &came, &sending.state.settings.timeouts)
 }
@@ -104,6 +105,7 @@ struct Sending<'a> {
     idempotent: bool,
     deadline: Instant,
     client: std::net::IpAddr,
+    watched: Option<Watched>,
 }
 
 /// What a request takes at its service until its answer has ended.
@@ -111,7 +113,7 @@ type Taken = (InFlight, Option<Box<dyn Turn>>);
 
 /// How one attempt ended.
 enum Attempt {
-    Answered(Response<Incoming>),
+    Answered(Response<Body>),
     /// Nothing was sent.
     NotSent(String),
     /// Something may have happened.
@@ -122,7 +124,7 @@ enum Attempt {
 }
 
 impl Sending<'_> {
-    async fn send(&self) -> Result<(Response<Incoming>, Taken), Problem> {
+    async fn send(&self) -> Result<(Response<Body>, Taken), Problem> {
         let upstream = &self.target.upstream;
         let gate = self.state.port.gate(&upstream.name);
         let mut turn = self.turn(gate.as_deref(), false).await.map_err(turned)?;
@@ -133,7 +135,7 @@ impl Sending<'_> {
             let Some((endpoint, in_flight)) = upstream.pick(&common, &tried) else {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_url").retry_after(1));
             };
-            let attempt = self.attempt(&endpoint).await;
+            let attempt = self.attempt(&endpoint, tried.len()).await;
             if let Some(turn) = &mut turn {
                 turn.judge(attempt.verdict());
             }
@@ -191,25 +193,37 @@ impl Sending<'_> {
         gate.enter(&flow, retry, self.target.queue.min(left)).await.map(Some)
     }
 
-    async fn attempt(&self, endpoint: &Endpoint) -> Attempt {
-        let uri = match endpoint.uri(&self.path) {
-            Ok(uri) => uri,
-            Err(why) => return Attempt::NotSent(why.to_string()),
-        };
+    /// Sends it, for the first time or again after so many attempts.
+    async fn attempt(&self, endpoint: &Endpoint, before: usize) -> Attempt {
         let mut request = Request::new(self.body.copy());
         *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.parts.headers.clone();
         let websocket = self.parts.headers.contains_key(header::UPGRADE);
-        let clients = &self.state.clients;
-        let client = if websocket { clients.websocket() } else { clients.of(self.target.upstream.settings.protocol) };
-        match tokio::time::timeout_at(self.deadline, client.request(request)).await {
+        let protocol = self.target.upstream.settings.protocol;
+        // A request over a connection of its service has no host in its target, and a span names the whole.
+        let asked = self
+            .watched
+            .as_ref()
+            .map(|watched| (watched.ask(request.headers_mut()), endpoint.uri(&self.path).unwrap_or_default()));
+        let way = match endpoint.address(&mut request, &self.path, protocol, websocket) {
+            Ok(way) => way,
+            Err(why) => return Attempt::NotSent(why.to_string()),
+        };
+        let answer = tokio::time::timeout_at(self.deadline, self.state.clients.send(way, request)).await;
+        if let Some((asked, uri)) = asked {
+            let ended = match &answer {
+                Ok(Ok(response)) => Ok(response.status().as_u16()),
+                Ok(Err(_)) => Err("no answer"),
+                Err(_) => Err("timeout"),
+            };
+            asked.end(&self.parts.method, &uri, &self.target.upstream.name, before, ended);
+        }
+        match answer {
             Ok(Ok(response)) => Attempt::Answered(response),
-            Ok(Err(error)) => match BodyFault::behind(&error) {
-                Some(fault) => Attempt::Body(fault),
-                None if error.is_connect() => Attempt::NotSent(chain(&error)),
-                None => Attempt::Lost(chain(&error)),
+            Ok(Err(unanswered)) => match (unanswered.body_fault(), unanswered) {
+                (Some(fault), _) => Attempt::Body(fault),
+                (None, Unanswered::NotSent(error)) => Attempt::NotSent(chain(&*error)),
+                (None, Unanswered::Lost(error)) => Attempt::Lost(chain(&*error)),
             },
             // Of a client that is still sending, the service cannot be blamed.
             Err(_) if self.whole.since().is_none() => Attempt::Body(BodyFault::Stalled),
@@ -249,7 +263,7 @@ fn temporary(status: StatusCode) -> bool {
 
 /// What the client gets of a service's answer.
 fn respond(
-    response: Response<Incoming>,
+    response: Response<Body>,
     taken: Taken,
     upgrade: Option<OnUpgrade>,
     came: &Came,
@@ -274,7 +288,6 @@ fn respond(
     let (mut parts, body) = response.into_parts();
     headers::end_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    let body = Body::new(body.map_err(Into::into));
     let body = Body::new(Guarded::new(body, u64::MAX, idle));
     let body = match taken {
         (in_flight, None) => Body::new(Holding::new(body, in_flight)),

@@ -28,6 +28,9 @@ impl Replay {
     /// # Errors
     /// The body could not be read.
     pub async fn new(body: Body, keep: bool, within: Duration) -> Result<Replay, BoxError> {
+        if body.is_end_stream() {
+            return Ok(Replay::Kept(Bytes::new()));
+        }
         let small = body.size_hint().upper().is_some_and(|most| most <= MAX_KEPT);
         match keep && small {
             true => Ok(Replay::Kept(body::collect(body, within).await?)),

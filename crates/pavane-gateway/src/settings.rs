@@ -26,12 +26,15 @@ pub struct GatewaySettings {
     pub tls: Option<Located<TlsSettings>>,
     /// How services are reached, by name.
     pub upstreams: BTreeMap<String, Located<UpstreamSettings>>,
+    /// A file that gets a line of JSON for each answer; without it, none is written.
+    pub access_log: Option<PathBuf>,
 }
 
 impl GatewaySettings {
     /// Takes paths as relative to a folder.
     pub fn relative_to(&mut self, folder: &Path) {
         let settle = |path: &mut PathBuf| *path = folder.join(&*path);
+        self.access_log.iter_mut().for_each(settle);
         if let Some(tls) = &mut self.tls {
             tls.value.certificates.iter_mut().for_each(|pair| {
                 settle(&mut pair.certificate);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::AccessLog;
 use crate::auth::Auth;
 use crate::cache::Store;
 use crate::port::Workflows;
@@ -57,6 +58,7 @@ pub(crate) struct State {
     pub port: Arc<dyn Workflows>,
     /// Empty in each new state: a route that has changed must not answer as it was.
     pub cache: Arc<Store>,
+    pub access: Option<AccessLog>,
 }
 
 /// What stays when settings change.
@@ -94,6 +96,7 @@ impl State {
                 faults.push(Fault { line: route.line, column: route.column, message });
             }
         }
+        let access = access(&settings, before, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -103,8 +106,23 @@ impl State {
             _ => Clients::new(&ground.tls, connect),
         };
         new.iter().for_each(|upstream| upstream.watch(clients.clone()));
-        Ok(State { settings, table, upstreams, clients, auth, tls, port: ground.port.clone(), cache: Arc::default() })
+        let (port, cache) = (ground.port.clone(), Arc::default());
+        Ok(State { settings, table, upstreams, clients, auth, tls, port, cache, access })
     }
+}
+
+/// The access log. A file that is in use already is opened again: settings are read again when it was moved away, too.
+fn access(settings: &GatewaySettings, before: Option<&State>, faults: &mut Vec<Fault>) -> Option<AccessLog> {
+    let path = settings.access_log.as_ref()?;
+    if let Some(log) = before.and_then(|state| state.access.as_ref()).filter(|log| log.is_at(path)) {
+        log.reopen();
+        return Some(log.clone());
+    }
+    let fault = |error| {
+        let message = format!("gateway.access_log: {} cannot be written: {error}", path.display());
+        Fault { line: 0, column: 0, message }
+    };
+    AccessLog::open(path).map_err(|error| faults.push(fault(error))).ok()
 }
 
 /// Services by name.

@@ -1,14 +1,18 @@
 //! What the gateway has done since it began, in numbers. Bounded by the routes and services of the settings.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use pavane_watch::{Histogram, Reading, SECONDS, TraceId};
 
 /// Numbers of one route.
 #[derive(Debug, Default)]
 pub(crate) struct RouteStats {
     /// Answers by the first digit of their status.
     answers: [AtomicU64; 6],
-    micros: AtomicU64,
+    /// Times to the beginning of answers, in seconds, by the same digit; there once one is needed.
+    times: [OnceLock<Histogram>; 6],
     in_flight: AtomicU64,
 }
 
@@ -20,11 +24,12 @@ impl RouteStats {
     }
 
     /// Its answer began.
-    pub fn answered(&self, status: u16, took: Duration) {
-        if let Some(count) = self.answers.get(usize::from(status / 100)) {
+    pub fn answered(&self, status: u16, took: Duration, trace: Option<TraceId>) {
+        let digit = usize::from(status / 100);
+        if let Some((count, times)) = self.answers.get(digit).zip(self.times.get(digit)) {
             count.fetch_add(1, Ordering::Relaxed);
+            times.get_or_init(|| Histogram::new(SECONDS)).record(took.as_secs_f64(), trace);
         }
-        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub fn numbers(&self, route: &str) -> RouteNumbers {
@@ -35,7 +40,7 @@ impl RouteStats {
         RouteNumbers {
             route: route.to_owned(),
             answers,
-            seconds: Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64(),
+            times: self.times.each_ref().map(|times| times.get().map(Histogram::read)),
             in_flight: self.in_flight.load(Ordering::Relaxed),
         }
     }
@@ -70,8 +75,8 @@ pub struct RouteNumbers {
     pub route: String,
     /// Answers by the first digit of their status.
     pub answers: [u64; 6],
-    /// Time from requests to the beginning of their answers, in sum.
-    pub seconds: f64,
+    /// Seconds from requests to the beginning of their answers, by the first digit of their status.
+    pub times: [Option<Reading>; 6],
     /// Requests whose answer has not ended.
     pub in_flight: u64,
 }

@@ -3,7 +3,7 @@
 //! Checked whole: every fault is told at once, with its line. Routes are asked from the most particular to the most
 //! general, whatever their order in the file; two that match the same requests are a fault.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,6 +154,10 @@ impl Entry {
 pub(crate) struct Table {
     entries: Vec<Entry>,
     routes: Vec<Arc<Route>>,
+    /// By the first segment of a path, which entries may match it, in their order: most routes differ in it.
+    by_first: HashMap<String, Vec<usize>>,
+    /// Those that may match a path with any other.
+    others: Vec<usize>,
 }
 
 /// What a request asks for.
@@ -220,7 +224,19 @@ impl Table {
                 .then_with(|| a.pattern.order(&b.pattern))
                 .then_with(|| particular(a).cmp(&particular(b)))
         });
+        table.index();
         if faults.is_empty() { Ok(table) } else { Err(faults) }
+    }
+
+    fn index(&mut self) {
+        let entries = || self.entries.iter().enumerate();
+        self.others = entries().filter(|(_, e)| e.pattern.first().is_none()).map(|(at, _)| at).collect();
+        let firsts: HashSet<&str> = entries().filter_map(|(_, entry)| entry.pattern.first()).collect();
+        let of = |first: &str| {
+            let may = |entry: &Entry| entry.pattern.first().is_none_or(|own| own == first);
+            entries().filter(|(_, entry)| may(entry)).map(|(at, _)| at).collect()
+        };
+        self.by_first = firsts.into_iter().map(|first| (first.to_owned(), of(first))).collect();
     }
 
     /// The routes, in the order of the file.
@@ -246,7 +262,9 @@ impl Table {
     /// Why there is none.
     pub fn find(&self, host: &str, method: &Method, path: &str, headers: &HeaderMap) -> Result<Found, Unrouted> {
         let mut allowed: Vec<Method> = Vec::new();
-        for entry in self.entries.iter().filter(|e| e.host.matches(host) && e.has(headers)) {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        let candidates = self.by_first.get(first).unwrap_or(&self.others).iter().filter_map(|at| self.entries.get(*at));
+        for entry in candidates.filter(|e| e.host.matches(host) && e.has(headers)) {
             let Some(parameters) = entry.pattern.matches(path) else { continue };
             if entry.takes(method) {
                 return Ok(Found { route: entry.route.clone(), role: entry.role, parameters });

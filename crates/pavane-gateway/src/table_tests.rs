@@ -156,3 +156,25 @@ fn a_request_has_one_host() {
         assert_eq!(host_of(&uri.parse().unwrap(), &headers).ok().as_deref(), host, "{uri} {hosts:?}");
     }
 }
+
+#[test]
+fn a_route_whose_first_segment_is_known_hides_none_that_takes_any() {
+    let table = table(
+        "- { match: { path: '/*' }, service: a }\n\
+         - { match: { path: '/k/*', method: GET }, service: b }\n\
+         - { match: { path: '/{x}/a' }, service: c }\n\
+         - { match: { path: '/k' , method: PUT }, service: d }\n",
+    )
+    .unwrap();
+    for (request, goes_to) in [
+        ("GET h/k/a", "b"),
+        ("POST h/k/a", "c x=k"),
+        ("GET h/q/a", "c x=q"),
+        ("PUT h/k", "d"),
+        ("POST h/k", "a"),
+        ("GET h/kk", "a"),
+        ("GET h/", "a"),
+    ] {
+        assert_eq!(ask(&table, request), goes_to, "{request}");
+    }
+}

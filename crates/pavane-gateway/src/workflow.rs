@@ -16,9 +16,12 @@ use crate::problem::Problem;
 use crate::proxy::{WHOLE, broken};
 use crate::settings::InputKind;
 use crate::table::{Role, WorkflowTarget};
+use crate::watched::context;
 
 /// The header that names the instance behind an answer.
 const INSTANCE: HeaderName = HeaderName::from_static("pavane-instance");
+/// The header by which a client asks to be told of the end.
+const NOTIFY: HeaderName = HeaderName::from_static("pavane-notify");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -34,7 +37,7 @@ pub(crate) async fn answer(exchange: Exchange, target: &WorkflowTarget) -> Resul
 }
 
 async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
-    let Exchange { request, found, state, caller, .. } = exchange;
+    let Exchange { request, found, state, caller, watched, .. } = exchange;
     let (parts, body) = request.into_parts();
     readable(&parts.headers)?;
     // Callers cannot meet in a key: nobody can send a line break in one.
@@ -51,7 +54,10 @@ async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, 
         InputKind::Request => request_as_input(&parts, &found.parameters, &body)?,
     };
     let wait = if prefers.asynchronous { None } else { Some(prefers.wait.unwrap_or(target.wait).min(target.wait)) };
-    let outcome = state.port.start(Start { workflow: target.workflow.clone(), input, key, wait }).await?;
+    let (traceparent, tracestate) = context(watched.as_ref(), &parts.headers);
+    let notify = parts.headers.get(NOTIFY).map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let start = Start { workflow: target.workflow.clone(), input, key, wait, notify, traceparent, tracestate };
+    let outcome = state.port.start(start).await?;
     let mut response = match outcome {
         Outcome::Completed { id, output } => named(json_of(StatusCode::OK, output), &id),
         Outcome::Running { id, status } => {

@@ -36,7 +36,7 @@ fn order(program: &Program, host: &Host, number: usize) -> usize {
     let mut state = State::default();
     let id = format!("00000000-0000-7000-8000-{number:012}");
     let input = Value::parse(ORDER).expect("the order is JSON");
-    let start = Start { correlation_id: id.clone(), id, input, parent: None };
+    let start = Start { correlation_id: id.clone(), id, input, parent: None, trace: None, notify: None };
     let mut bytes = step(program, host, &mut state, Command::Start(start));
     while let Some(Effect::Call(call)) = state.outstanding().into_iter().next() {
         let outcome = Outcome::Success(Value::parse(ANSWER).expect("the answer is JSON"));

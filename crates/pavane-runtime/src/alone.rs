@@ -11,6 +11,7 @@ use pavane_core::program::{Location, Program};
 use pavane_store::{Commit, Deployed, History, Store};
 
 use crate::effects::Effects;
+use crate::engine::Company;
 use crate::lost::write;
 use crate::observer::Reading;
 use crate::{Engine, Error, Options, registry};
@@ -53,7 +54,7 @@ impl Engine {
         effects: Arc<dyn Effects>,
     ) -> Result<Engine, Error> {
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Arc::default()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Company::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         Ok(engine)

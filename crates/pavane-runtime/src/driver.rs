@@ -8,21 +8,25 @@
 mod heard;
 mod hop;
 mod memory;
+mod watched;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ahash::HashMap;
 use pavane_core::definition::Mode;
 use pavane_core::engine::{
-    CallId, Certainty, Command, Effect, Input, Outcome, Parent, Rejected, Start, State, Step, Wake, decide, decide_on,
+    CallId, Certainty, Command, Effect, Event, Input, Outcome, Parent, Rejected, Start, State, Step, TraceContext,
+    Wake, decide, decide_on,
 };
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
-use pavane_core::record::{Status, WorkflowInstance};
+use pavane_core::record::{ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Problem, Timestamp, Value};
 use pavane_store::{Commit, Due, Outgoing, Store, Taken};
+use pavane_watch::Span;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -144,6 +148,8 @@ struct Continuation {
     sent: Vec<(u64, Outgoing)>,
     /// The status the instance reached with it, when that is its last.
     ended: Option<Status>,
+    /// What ended with it, for its trace.
+    spans: Vec<Span>,
 }
 
 enum Answer {
@@ -209,6 +215,7 @@ pub(crate) struct Driver {
     /// Steps that wait for an outcome, in the order in which they have waited long enough; some wait no more.
     hops: VecDeque<(u64, Instant, String)>,
     next_hop: u64,
+    numbers: watched::Known,
     batch: Vec<Commit>,
     continuations: Vec<Continuation>,
     batches: usize,
@@ -229,11 +236,11 @@ impl Driver {
             inbox,
             back,
             back_sender,
-            active: HashMap::new(),
-            loading: HashMap::new(),
-            waiters: HashMap::new(),
+            active: HashMap::default(),
+            loading: HashMap::default(),
+            waiters: HashMap::default(),
             sweep_at: MIN_SWEEP,
-            stranded: HashMap::new(),
+            stranded: HashMap::default(),
             loads: Arc::new(Semaphore::new(memory::MAX_LOADING)),
             timers: BTreeSet::new(),
             heard,
@@ -241,6 +248,7 @@ impl Driver {
             rests: 0,
             hops: VecDeque::new(),
             next_hop: 0,
+            numbers: watched::Known::default(),
             batch: Vec::new(),
             continuations: Vec::new(),
             batches: 0,
@@ -428,12 +436,19 @@ impl Driver {
         let was_ended = active.state.is_ended();
         let input = Input { at: now(), command };
         let (program, host, state) = (&active.program, &self.engine.shared.options.host, &mut active.state);
+        let first = on.is_none();
         let step = match on {
             None => decide(program, host, state, input).map_err(|rejected| (rejected, None)),
             Some(step) => decide_on(program, host, state, step, input).map_err(|(step, why)| (why, Some(step))),
         };
         let decided = step.map(|step| {
             active.resting = None;
+            if first && step.repeats() {
+                // What it leads to may have been begun when it came before.
+                let owed = active.state.outstanding();
+                let new = owed.iter().map(Effect::call_id).filter(|call| !active.in_flight.contains_key(call));
+                active.recovered.extend(new);
+            }
             (step, (active.state.is_ended() && !was_ended).then(|| active.state.status()))
         });
         if decided.is_ok() {
@@ -447,6 +462,7 @@ impl Driver {
 
     /// Puts a step into the next batch, with the message that it came from if that was made in this process.
     fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>, taken: Option<Taken>) {
+        let spans = self.watch(id, &step, ended);
         let Some(active) = self.active.get_mut(id) else { return };
         active.uncommitted += 1;
         let (at, shared) = (step.entry.timestamp, &self.engine.shared);
@@ -466,6 +482,7 @@ impl Driver {
             published: !step.publish.is_empty(),
             sent: send.clone(),
             ended,
+            spans,
         });
         self.batch.push(Commit {
             entry: Some(step.entry),
@@ -490,6 +507,8 @@ impl Driver {
             Rejected::Stale => None,
             Rejected::Invalid(problem) => Some(Error::InvalidInput(problem)),
             Rejected::Conflict(why) => Some(Error::Conflict(why)),
+            Rejected::Answered => Some(Error::Answered),
+            Rejected::Late => Some(Error::Late),
         };
         match (answer, error) {
             (Some(Answer::Done(reply)), error) => self.when_durable(id, move || {
@@ -599,7 +618,8 @@ impl Driver {
     }
 
     fn committed(&mut self, continuation: Continuation) {
-        let Continuation { id, answer, published, sent, ended } = continuation;
+        let Continuation { id, answer, published, sent, ended, spans } = continuation;
+        spans.into_iter().for_each(|span| self.engine.shared.options.watch.spans.offer(span));
         match answer {
             Some(Answer::Started(reply)) => {
                 self.engine.shared.tally.started.fetch_add(1, Ordering::Relaxed);
@@ -636,6 +656,7 @@ impl Driver {
             Status::Cancelled => tally.cancelled.fetch_add(1, Ordering::Relaxed),
             _ => tally.faulted.fetch_add(1, Ordering::Relaxed),
         };
+        self.tell_end(id, status);
         let Some(active) = self.active.get(id) else { return };
         let parent = active.state.parent().cloned();
         let waiters = self.waiters.remove(id).unwrap_or_default();
@@ -686,6 +707,7 @@ impl Driver {
             }
         }
         let correlation = active.state.correlation_id().to_owned();
+        let trace = active.state.trace().cloned();
         for begun in gone {
             match begun {
                 Begun::Child(Some(child)) => self.cancel(child),
@@ -696,13 +718,20 @@ impl Driver {
         }
         for (effect, release) in begin {
             match effect {
-                Effect::Call(call) => self.call(Context { instance: id.to_owned(), release }, call),
-                Effect::StartChild { call, child } => self.start_child(id, call, child, correlation.clone()),
+                Effect::Call(call) => {
+                    let context =
+                        Context { instance: id.to_owned(), release, trace: trace.clone(), ..Context::default() };
+                    self.call(context, call);
+                }
+                Effect::StartChild { call, child } => {
+                    let trace = trace.as_ref().map(|trace| watched::of_child(id, trace, call));
+                    self.start_child(id, call, child, correlation.clone(), trace);
+                }
             }
         }
     }
 
-    fn call(&self, context: Context, call: pavane_core::engine::Call) {
+    fn call(&self, mut context: Context, call: pavane_core::engine::Call) {
         let (engine, back) = (self.engine.clone(), self.back_sender.clone());
         engine.shared.tally.calls.fetch_add(1, Ordering::Relaxed);
         if call.attempt > 1 {
@@ -710,19 +739,30 @@ impl Driver {
         }
         tokio::spawn(async move {
             let (id, call_id) = (context.instance.clone(), call.id);
+            if call.callback {
+                context.callback = engine.callback_url(&id, &call.key).await;
+            }
             let performed = engine.shared.effects.call(context, call).await;
             let _ = back.send(Back::Outcome { id, call: call_id, performed });
         });
     }
 
-    fn start_child(&self, id: &str, call: CallId, child: pavane_core::engine::Child, correlation: String) {
+    fn start_child(
+        &self,
+        id: &str,
+        call: CallId,
+        child: pavane_core::engine::Child,
+        correlation: String,
+        trace: Option<TraceContext>,
+    ) {
         let (engine, back, id) = (self.engine.clone(), self.back_sender.clone(), id.to_owned());
         let wait = child.wait;
         let mode = self.active.get(&id).map_or(Mode::Orchestration, |active| active.program.placed());
         let parent = wait.then(|| Parent { instance: id.clone(), call, reference: child.reference.clone() });
         tokio::spawn(async move {
             let result = loop {
-                match engine.start_child(child.clone(), mode, correlation.clone(), parent.clone()).await {
+                match engine.start_child(child.clone(), mode, correlation.clone(), parent.clone(), trace.clone()).await
+                {
                     Ok(_) => break Ok(()),
                     Err(Error::Busy { retry_after_seconds, .. }) => {
                         tokio::time::sleep(Duration::from_secs(retry_after_seconds)).await;
@@ -789,7 +829,7 @@ impl Active {
         Active {
             program,
             state,
-            in_flight: HashMap::new(),
+            in_flight: HashMap::default(),
             recovered: BTreeSet::new(),
             uncommitted: 0,
             held: Vec::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pavane_bus::Relay;
 use pavane_core::definition::{self, Diagnostic, Mode};
-use pavane_core::engine::{Command, Host, Parent, Start};
+use pavane_core::engine::{Command, Host, Parent, Start, TraceContext};
 use pavane_core::event::CloudEvent;
 use pavane_core::program::{Location, Program, Resources};
 use pavane_core::record::WorkflowInstance;
@@ -17,11 +17,13 @@ use pavane_store::{Commit, Deployed, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::alone::Home;
+use crate::callbacks::Door;
 use crate::driver::{Driver, Message, Origin};
 use crate::effects::Effects;
 use crate::observer::Observer;
 use crate::outbox;
 use crate::registry::{self, Registry};
+use crate::watch::Watch;
 
 /// Limits of the engine, each with its reason.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Options {
     pub max_queued: usize,
     /// Partitions of instances, each with one driver.
     pub partitions: usize,
+    /// What it counts and traces; one for the process.
+    pub watch: Arc<Watch>,
 }
 
 impl Default for Options {
@@ -46,6 +50,7 @@ impl Default for Options {
             max_active: 200_000,
             max_queued: 100_000,
             partitions: 1,
+            watch: Arc::default(),
         }
     }
 }
@@ -93,6 +98,10 @@ pub struct StartRequest {
     pub idempotency_key: Option<String>,
     /// Explicit instance id (a UUID); wins over the key.
     pub id: Option<String>,
+    /// The trace of whoever asks: that of the instance, if it is a new one.
+    pub trace: Option<TraceContext>,
+    /// An `http` or `https` URL that is told of its end: at least once, and for an hour at most.
+    pub notify: Option<String>,
 }
 
 /// A started instance.
@@ -150,6 +159,12 @@ pub enum Error {
     /// The same key or id with another workflow or input.
     #[error("{0}")]
     Conflict(String),
+    /// The call of a callback or heartbeat has its answer.
+    #[error("the call has its answer already: nothing more need be done for it")]
+    Answered,
+    /// Nobody waits for a callback or heartbeat.
+    #[error("nobody waits for this callback any more: its task was given up, or its time was over")]
+    Late,
     /// A limit is reached.
     #[error("{what}; try again in {retry_after_seconds} s")]
     Busy {
@@ -186,6 +201,8 @@ pub struct Counters {
     pub retries: u64,
     /// Messages that were too large to be sent.
     pub oversize: u64,
+    /// Callbacks that nobody waited for any more.
+    pub late_callbacks: u64,
     /// Instances in memory now.
     pub active: u64,
 }
@@ -214,6 +231,8 @@ pub(crate) struct Shared {
     pub tally: Tally,
     /// How many instances began in this process. Its participants have the same one.
     pub births: Arc<AtomicU64>,
+    /// How callbacks are signed. Its participants have the same.
+    pub callbacks: Door,
     /// Something was published.
     pub published: Notify,
     /// Something was done.
@@ -234,6 +253,13 @@ pub(crate) struct Shared {
     ends: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
+/// What an engine has in common with the participants beside it, apart from what is deployed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Company {
+    pub births: Arc<AtomicU64>,
+    pub callbacks: Door,
+}
+
 /// Numbers since the start; each is written by whoever causes it and read by whoever asks.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -246,6 +272,7 @@ pub(crate) struct Tally {
     pub calls: AtomicU64,
     pub retries: AtomicU64,
     pub oversize: AtomicU64,
+    pub late_callbacks: AtomicU64,
     pub active: AtomicU64,
 }
 
@@ -262,7 +289,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn open(options: Options, store: Arc<dyn Store>, effects: Arc<dyn Effects>) -> Result<Engine, Error> {
-        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Arc::default()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects, Arc::default(), Company::default()).await?;
         engine.load_definitions().await?;
         engine.begin_work(inboxes);
         tokio::spawn(outbox::dispatch(engine.clone()));
@@ -275,10 +302,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub async fn participant(&self, service: &str, store: Arc<dyn Store>) -> Result<Engine, Error> {
-        let Shared { options, effects, registry, births, .. } = &*self.shared;
+        let Shared { options, effects, registry, births, callbacks, .. } = &*self.shared;
+        let company = Company { births: births.clone(), callbacks: callbacks.clone() };
         let mut options = options.clone();
         options.host.here = Location::Service(service.into());
-        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), births.clone()).await?;
+        let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), company).await?;
         engine.begin_work(inboxes);
         let (home, participant) = (self.clone(), engine.clone());
         tokio::spawn(async move {
@@ -308,7 +336,7 @@ impl Engine {
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
         registry: Arc<Registry>,
-        births: Arc<AtomicU64>,
+        Company { births, callbacks }: Company,
     ) -> Result<(Engine, Vec<mpsc::Receiver<Message>>), Error> {
         let reader = store.clone();
         let left = tokio::task::spawn_blocking(move || reader.last_position()).await;
@@ -326,6 +354,7 @@ impl Engine {
             position: AtomicU64::new(left),
             tally: Tally::default(),
             births,
+            callbacks,
             published: Notify::new(),
             moved: Notify::new(),
             beside: Mutex::default(),
@@ -439,12 +468,13 @@ impl Engine {
     /// # Errors
     /// See [`Error`].
     pub async fn start(&self, request: StartRequest) -> Result<Started, Error> {
-        let StartRequest { namespace, name, version, mode, input, idempotency_key, id } = request;
+        let StartRequest { namespace, name, version, mode, input, idempotency_key, id, trace, notify } = request;
         let program = self.shared.registry.find(&namespace, &name, version.as_deref(), mode)?;
         let derived = idempotency_key.map(|key| id::derived(&[&namespace, &name, &key]));
         let keyed = id.is_some() || derived.is_some();
         let id = id.or(derived).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let start = Start { correlation_id: id.clone(), id, input, parent: None };
+        let trace = trace.or_else(|| self.shared.options.watch.new_trace(&id));
+        let start = Start { correlation_id: id.clone(), id, input, parent: None, trace, notify };
         self.begin(program, start, keyed).await
     }
 
@@ -469,13 +499,19 @@ impl Engine {
         mode: Mode,
         correlation_id: String,
         parent: Option<Parent>,
+        trace: Option<TraceContext>,
     ) -> Result<Started, Error> {
         let find = |mode| self.shared.registry.find(&child.namespace, &child.name, Some(&child.version), Some(mode));
         // It runs in its parent's mode if it can: its parent cannot tell.
         let program = find(mode).or_else(|_| find(Mode::Orchestration))?;
         // Not held up by the limit of active instances: its parent keeps its place until the child has ended, so parents
         // alone could fill the engine and wait for ever.
-        self.hand_over(program, Start { id: child.id, input: child.input, correlation_id, parent }, true).await
+        self.hand_over(
+            program,
+            Start { id: child.id, input: child.input, correlation_id, parent, trace, notify: None },
+            true,
+        )
+        .await
     }
 
     async fn begin(&self, program: Arc<Program>, start: Start, keyed: bool) -> Result<Started, Error> {
@@ -622,8 +658,14 @@ impl Engine {
             calls: read(&tally.calls),
             retries: read(&tally.retries),
             oversize: read(&tally.oversize),
+            late_callbacks: read(&tally.late_callbacks),
             active: read(&tally.active),
         }
+    }
+
+    /// Inputs that wait for the drivers now.
+    pub fn queued(&self) -> usize {
+        self.shared.partitions.iter().map(|inbox| inbox.max_capacity() - inbox.capacity()).sum()
     }
 
     /// Takes no more starts, lets calls in flight end until `deadline`, makes everything durable and stops.

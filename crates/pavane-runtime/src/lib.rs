@@ -4,6 +4,7 @@
 //! not know a workflow rule: those are in `pavane-core`. It must not know SQL: that is in `pavane-store`.
 
 mod alone;
+pub mod callbacks;
 mod driver;
 pub mod effects;
 mod engine;
@@ -15,13 +16,14 @@ mod records;
 mod registry;
 pub mod services;
 mod stuck;
+pub mod watch;
 
 pub use alone::{Home, Recognized, acquaint};
 pub use engine::*;
 pub use observer::{Copied, Reading, Source, Unread};
 pub use records::Cursor;
 pub(crate) use records::replay;
-pub use stuck::{Late, Missing, Progress, STUCK_AFTER, Standing};
+pub use stuck::{Lag, Late, Missing, Progress, STUCK_AFTER, Standing};
 
 /// The clock of the whole process: nothing else asks for the time.
 pub(crate) fn now() -> pavane_core::Timestamp {

@@ -15,6 +15,7 @@ use pavane_store::{Commit, Due, OBSERVED, Outgoing, Query, Store};
 
 use crate::alone::{Recognized, home_knows, identity_of, remembered_as};
 use crate::effects::Effects;
+use crate::engine::Company;
 use crate::{Engine, Error, Options, now};
 
 /// Rows read in one go.
@@ -73,7 +74,7 @@ pub async fn replace(
     service: &str,
     remedy: Remedy,
 ) -> Result<Replacement, Refused> {
-    let (engine, _) = Engine::new(options, home.clone(), effects, Arc::default(), Arc::default()).await?;
+    let (engine, _) = Engine::new(options, home.clone(), effects, Arc::default(), Company::default()).await?;
     engine.load_definitions().await?;
     let service = service.to_owned();
     let done = tokio::task::spawn_blocking(move || {

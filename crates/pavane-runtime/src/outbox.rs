@@ -43,6 +43,16 @@ pub(crate) async fn dispatch(engine: Engine) {
     }
 }
 
+impl Engine {
+    /// Published events that have not been delivered to everybody who listens, counted up to `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn undelivered(&self, limit: usize) -> Result<usize, Error> {
+        Ok(self.blocking(move |store| store.published(READER, limit)).await?.len())
+    }
+}
+
 async fn deliver(engine: &Engine) -> Result<usize, Error> {
     let events = engine.blocking(|store| store.published(READER, BATCH)).await?;
     let Some((last, _)) = events.last() else { return Ok(0) };

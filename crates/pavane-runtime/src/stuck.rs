@@ -36,6 +36,20 @@ pub struct Late {
     pub all: bool,
 }
 
+/// How long a message may be on its way when all is well: a sender forgets it a little after it was taken.
+const TAKES: Duration = Duration::from_secs(1);
+
+/// What has not been taken, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Instances with a message that is stuck.
+    pub stuck_instances: usize,
+    /// Messages that are stuck, dead letters included, as far as was looked.
+    pub stuck_messages: usize,
+    /// For how long the oldest message to a receiver has been on its way, where that is longer than usual.
+    pub behind: BTreeMap<String, Duration>,
+}
+
 /// A message that should have been taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
@@ -72,7 +86,7 @@ pub enum Standing {
     Stuck,
     /// A call of it has not been answered for as long: its service is slow, or away.
     Slow,
-    /// It waits for a time, an event or a retry.
+    /// It waits for a time, an event, a retry or a callback.
     Waiting,
     /// It moves.
     Moving,
@@ -114,7 +128,37 @@ impl Engine {
         after: Duration,
         limit: usize,
     ) -> Result<(Vec<(WorkflowInstance, Missing)>, bool), Error> {
-        let Late { messages: missing, all } = self.late(after).await?;
+        let Late { messages, all } = self.late(after).await?;
+        let (found, none_left) = self.under_way(messages, limit).await?;
+        Ok((found, all && none_left))
+    }
+
+    /// What has not been taken, in numbers: a message counts as stuck after `after`, instances are counted up to `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn lag(&self, after: Duration, limit: usize) -> Result<Lag, Error> {
+        let now = crate::now();
+        let Late { mut messages, .. } = self.late(after.min(TAKES)).await?;
+        let mut behind: BTreeMap<String, Duration> = BTreeMap::new();
+        for message in messages.iter().filter(|message| message.dead_letter.is_none()) {
+            let age = Duration::from_millis(u64::try_from(now.since(message.since)).unwrap_or_default());
+            let longest = behind.entry(message.to.clone()).or_default();
+            *longest = age.max(*longest);
+        }
+        messages.retain(|message| is_late(now, message.since, after));
+        let stuck_messages = messages.len();
+        let (stuck, _) = self.under_way(messages, limit).await?;
+        Ok(Lag { stuck_instances: stuck.len(), stuck_messages, behind })
+    }
+
+    /// Instances under way among those that messages belong to, the longest first, at most `limit`, and whether there are
+    /// no more.
+    async fn under_way(
+        &self,
+        missing: Vec<Missing>,
+        limit: usize,
+    ) -> Result<(Vec<(WorkflowInstance, Missing)>, bool), Error> {
         self.blocking(move |store| {
             let mut first: BTreeMap<String, Missing> = BTreeMap::new();
             for message in missing {
@@ -133,7 +177,7 @@ impl Engine {
                 }
                 found.push((record, message));
             }
-            Ok((found, all))
+            Ok((found, true))
         })
         .await
     }
@@ -167,7 +211,8 @@ impl Engine {
         progress.missing = late.messages.into_iter().filter(|message| message.instance == record.id).collect();
         let now = crate::now();
         let late = |wait: &Wait| wait.what == WaitsFor::Call && is_late(now, wait.since, after);
-        let idle = |wait: &Wait| matches!(wait.what, WaitsFor::Time | WaitsFor::Event | WaitsFor::Retry);
+        let idle =
+            |wait: &Wait| matches!(wait.what, WaitsFor::Time | WaitsFor::Event | WaitsFor::Retry | WaitsFor::Callback);
         progress.standing = match () {
             () if record.status == Status::Suspended => Standing::Suspended,
             () if !progress.missing.is_empty() => Standing::Stuck,

@@ -93,6 +93,7 @@ fn step(instance: u32, seq: u64) -> Commit {
         start_time: Timestamp(1_763_850_000_123),
         end_time: Some(Timestamp(1_763_850_000_200)),
         compensates: None,
+        within: None,
     };
     let entry = JournalEntry {
         workflow_instance_id: id.clone(),

@@ -26,7 +26,8 @@ use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 pub struct Commit {
     /// The step in the instance's history. Its `seq` must follow the last one: anything else is [`Error::Conflict`].
     pub entry: Option<JournalEntry>,
-    /// The instance row, written whole; absent when nothing in it changed.
+    /// The instance row; absent when nothing in it changed. What its start fixes stays as it came first: later only `status`,
+    /// `end_time`, `compensation`, `error` and `output` are taken over.
     pub instance: Option<WorkflowInstance>,
     /// When the runtime must look at the instance again without being asked; written only with `instance`.
     pub due: Due,

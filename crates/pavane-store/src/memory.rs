@@ -300,7 +300,9 @@ impl State {
                 if let Some(at) = kept.due {
                     self.due.remove(&(at, index));
                 }
-                kept.row = row;
+                let WorkflowInstance { status, end_time, compensation, error, output, .. } = row;
+                let start = kept.row.clone();
+                kept.row = WorkflowInstance { status, end_time, compensation, error, output, ..start };
                 kept.due = due;
             }
             None => self.instances.push(Kept {

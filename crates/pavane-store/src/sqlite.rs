@@ -120,6 +120,11 @@ impl Sqlite {
         self.file.writer.stats()
     }
 
+    /// How many commits shared a transaction, and how many seconds the end of a transaction took, fsync included.
+    pub fn distributions(&self) -> (pavane_watch::Reading, pavane_watch::Reading) {
+        self.file.writer.distributions()
+    }
+
     fn open_with(path: &Path, settings: &Settings) -> Result<Sqlite, Error> {
         let file = resolve(path)?;
         let path = path.display().to_string();

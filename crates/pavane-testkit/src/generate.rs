@@ -132,6 +132,9 @@ impl Generator<'_> {
         if self.chance.percent(85) {
             call["metadata"] = json!({ "pavane": { "compensate": format!("undoS{service}") } });
         }
+        if self.chance.percent(15) {
+            call["metadata"]["pavane"]["await"] = json!("callback");
+        }
         call
     }
 

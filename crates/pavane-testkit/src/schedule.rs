@@ -28,6 +28,8 @@ use crate::services::{Services, failure};
 
 /// Faults end after this many steps, so that every run can end.
 const QUIET_AFTER: u64 = 150;
+/// How long a callback is awaited, in milliseconds: services always call back, and time does not pass that far.
+const CALLBACK_TIMEOUT: i64 = 1 << 50;
 /// A run that takes more steps than this does not end.
 const MAX_STEPS: u64 = 3_000;
 
@@ -157,6 +159,7 @@ fn world(program: &Program, seed: u64, services: u64, breakage: Option<Breakage>
         given: BTreeMap::new(),
         messages: Vec::new(),
         late: Vec::new(),
+        callbacks: Vec::new(),
         events: Vec::new(),
         disaster: None,
         breakage,
@@ -184,6 +187,8 @@ struct World<'a> {
     messages: Vec<Posted>,
     /// Requests that were given up and may still arrive.
     late: Vec<Call>,
+    /// What services will call back: the part, the key and the outcome. They do until they are told to stop.
+    callbacks: Vec<(usize, String, Outcome)>,
     /// Events published so far.
     events: Vec<CloudEvent>,
     disaster: Option<disaster::Disaster>,
@@ -228,7 +233,7 @@ impl Part {
 
     fn at(location: &Location) -> Part {
         Part {
-            host: Host { here: location.clone(), ..Host::default() },
+            host: Host { here: location.clone(), callback_timeout: CALLBACK_TIMEOUT, ..Host::default() },
             state: State::default(),
             waiting: None,
             journal: Vec::new(),
@@ -246,6 +251,8 @@ impl World<'_> {
             input: Value::object([("order", Value::integer(1))]),
             correlation_id: "00000000-0000-7000-8000-000000000001".into(),
             parent: None,
+            trace: None,
+            notify: None,
         };
         self.take(Command::Start(start))?;
         while !self.at_rest() {
@@ -260,12 +267,20 @@ impl World<'_> {
         while let Some(call) = self.late.pop() {
             self.arrive(&call)?;
         }
+        while let Some((p, key, outcome)) = self.callbacks.pop() {
+            self.p = p;
+            if self.decide(Command::Callback { key, outcome })?.is_some() {
+                return Err("somebody has waited for a callback to the last".into());
+            }
+        }
         self.parts.iter().try_for_each(|part| invariants::prompt(&part.journal))?;
         if let Some(disaster) = self.disaster.as_ref().filter(|_| self.is_abandoned()) {
             return self.mourned(disaster);
         }
         if self.broken(Breakage::EndedTwice) {
-            self.history.extend(self.history.last().cloned());
+            let end =
+                |entry: &&JournalEntry| events(std::slice::from_ref(*entry)).any(|e| matches!(e, Event::Ended { .. }));
+            self.history.extend(self.history.iter().rev().find(end).cloned());
         }
         if let Some(Breakage::EventTwice | Breakage::EndedTwice) = self.breakage {
             return invariants::at_end(self.program, &self.parts[0].state, &self.history, &self.services);
@@ -323,14 +338,8 @@ impl World<'_> {
         let to = self.program.locations().iter().position(|at| *at == message.to);
         self.p = to.ok_or_else(|| format!("a message is for {}, which takes no part", message.to.name()))?;
         self.commit_waiting()?;
-        let redelivered = message.redelivered;
         let quiet = self.parts[self.p].state.outstanding().is_empty();
         let Some(step) = self.decide(Command::Message(Box::new(message)))? else { return Ok(()) };
-        if redelivered {
-            // What it leads to may have been asked before.
-            let owed = self.parts[self.p].state.outstanding();
-            self.parts[self.p].recovered.extend(owed.iter().map(|effect| effect.call_id().0));
-        }
         let may_wait = quiet && step.may_wait(self.program, &self.parts[self.p].state);
         if may_wait && !self.broken(Breakage::EffectBeforeCommit) && self.chance.percent(70) {
             self.tell(|| "  waits for the outcome of its call".into());
@@ -377,6 +386,9 @@ impl World<'_> {
         if !self.late.is_empty() && self.chance.percent(10) {
             let call = self.late.swap_remove(self.chance.below(self.late.len()));
             self.arrive(&call)?;
+        }
+        if !self.callbacks.is_empty() && self.chance.percent(40) {
+            return self.call_back(noisy);
         }
         if !self.program.subscriptions().is_empty() && self.chance.percent(8) {
             self.p = 0;
@@ -427,6 +439,14 @@ impl World<'_> {
         self.forget(call);
         let outcome = self.services.execute(call, undoable, self.broken(Breakage::FalseUndo))?;
         self.tell(|| format!("  {} {} executes: {outcome:?}", call.reference, short(&call.key)));
+        // A service may have its answer already; the others call back, perhaps before they are known to.
+        let outcome = match call.callback && self.chance.percent(80) {
+            true => {
+                self.callbacks.push((self.p, call.key.clone(), outcome));
+                Outcome::Accepted
+            }
+            false => outcome,
+        };
         if noisy && self.chance.percent(4) {
             // Lost on the way back: it happened, but nobody knows.
             return Ok(failure(504, Certainty::Indeterminate));
@@ -443,6 +463,25 @@ impl World<'_> {
             self.parts[self.p].answers.swap_remove(index)
         };
         self.take(command)
+    }
+
+    /// A service calls back; now and then it does so again.
+    fn call_back(&mut self, noisy: bool) -> Result<(), String> {
+        let index = self.chance.below(self.callbacks.len());
+        let (p, key, outcome) = if noisy && self.chance.percent(10) {
+            self.run.duplicates += 1;
+            self.callbacks[index].clone()
+        } else {
+            self.callbacks.swap_remove(index)
+        };
+        self.p = p;
+        let beat = self.chance.percent(10);
+        self.take(if beat {
+            Command::Heartbeat { key: key.clone() }
+        } else {
+            Command::LateCallback { key: key.clone() }
+        })?;
+        self.take(Command::Callback { key, outcome })
     }
 
     /// An event is published, or one comes again.
@@ -505,8 +544,9 @@ impl World<'_> {
     fn pass_time(&mut self) -> Result<(), String> {
         // An answer that nobody waits for any more keeps nobody busy.
         let answers = |part: &Part| !part.answers.is_empty() && !part.state.is_idle();
-        let busy = self.parts.iter().any(answers) || !self.messages.is_empty();
+        let busy = self.parts.iter().any(answers) || !self.messages.is_empty() || !self.callbacks.is_empty();
         let next = self.parts.iter().enumerate().filter_map(|(p, part)| Some((part.state.next_timer()?, p))).min();
+        let next = next.filter(|(at, _)| at.since(self.now) < CALLBACK_TIMEOUT / 2);
         match next {
             Some((at, p)) if !busy || (!self.calm && self.chance.percent(20)) => {
                 self.p = p;
@@ -556,6 +596,11 @@ impl World<'_> {
         };
         match decided {
             Ok(step) => {
+                if step.repeats() {
+                    // What it leads to may have been asked before.
+                    let owed = self.parts[self.p].state.outstanding();
+                    self.parts[self.p].recovered.extend(owed.iter().map(|effect| effect.call_id().0));
+                }
                 let here = self.program.locations()[self.p].name().to_owned();
                 self.tell(|| format!("{here} {} {} <- {}", step.entry.seq, step.entry.event_type, clip(&name)));
                 for event in step.events.iter().filter(|event| !matches!(event, Event::Arrived { .. })) {
@@ -597,7 +642,12 @@ impl World<'_> {
 
     /// The key that an answer is for.
     fn answer_of(&self, command: &Command) -> Option<(String, Outcome)> {
-        let Command::Outcome { call, outcome, .. } = command else { return None };
+        let (call, outcome) = match command {
+            Command::Callback { key, outcome } => return Some((key.clone(), outcome.clone())),
+            Command::Outcome { outcome: Outcome::Accepted, .. } => return None,
+            Command::Outcome { call, outcome, .. } => (call, outcome),
+            _ => return None,
+        };
         self.parts[self.p].state.outstanding().into_iter().find_map(|effect| match effect {
             Effect::Call(owed) if owed.id == *call => Some((owed.key, outcome.clone())),
             _ => None,

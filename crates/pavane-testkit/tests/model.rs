@@ -108,7 +108,14 @@ impl Model {
         let world =
             World { parts, bus: BTreeMap::new(), done: BTreeMap::new(), undone: BTreeSet::new(), cancelled: false };
         let id = "00000000-0000-7000-8000-000000000001";
-        let start = Start { id: id.into(), input: Value::empty_object(), correlation_id: id.into(), parent: None };
+        let start = Start {
+            id: id.into(),
+            input: Value::empty_object(),
+            correlation_id: id.into(),
+            parent: None,
+            trace: None,
+            notify: None,
+        };
         self.take(&world, 0, Command::Start(start)).unwrap()
     }
 

@@ -15,6 +15,8 @@ use pavane_runtime::effects::EgressSettings;
 use pavane_runtime::services::{Place, ServiceSettings, Services};
 use serde::Deserialize;
 
+use crate::log::Format;
+
 /// Settings of a later version, and the key they begin with.
 const LATER: [(&str, &str); 1] = [("roles", "running parts of Pavane as processes of their own")];
 
@@ -41,6 +43,8 @@ pub struct Config {
     /// Hosts that have participants without being configured: where `run` places the work of a bare document.
     #[serde(skip)]
     pub hosts: BTreeSet<String>,
+    /// Callbacks of services.
+    pub callbacks: CallbacksConfig,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
     /// Outgoing HTTP.
@@ -49,6 +53,10 @@ pub struct Config {
     pub egress: EgressSettings,
     /// Limits.
     pub limits: LimitsConfig,
+    /// What is said on standard error.
+    pub log: LogConfig,
+    /// Where traces go.
+    pub traces: Option<TracesConfig>,
     /// How long calls in flight may take to end when the process is asked to stop.
     #[serde(deserialize_with = "duration")]
     pub shutdown: Option<Duration>,
@@ -135,6 +143,21 @@ pub struct EmbeddedBus {
     pub token: Option<Secret>,
 }
 
+/// Callbacks of services that take a call with 202 and answer later.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbacksConfig {
+    /// Where services reach the HTTP API: the base of the URLs that they are given. Without it, `listen.admin`.
+    pub url: Option<String>,
+    /// What these URLs are signed with. Without it, one that the store keeps.
+    pub secret: Option<Secret>,
+    /// How long a callback is awaited by a task without a timeout.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Option<Duration>,
+    /// Hosts, beside those of services, that clients may have told of the end of what they start.
+    pub notify: Vec<String>,
+}
+
 /// A secret: given here, or read from a file or the environment.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,6 +210,31 @@ pub struct LimitsConfig {
     pub stuck_after: Option<Duration>,
 }
 
+/// The log.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The form of its lines.
+    pub format: Format,
+}
+
+/// Traces, as a collector of OpenTelemetry takes them by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// The collector's base URL: traces go to `/v1/traces` there.
+    pub otlp: String,
+    /// The part of the traces that begin here that is recorded, from 0 to 1; all, if absent.
+    #[serde(default)]
+    pub ratio: Option<f64>,
+    /// Headers that the collector wants, such as credentials.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// `service.name` of this process; `pavane` if absent.
+    #[serde(default)]
+    pub service: Option<String>,
+}
+
 /// The shortest token, in characters: 16 of a random base64 text are 96 bits.
 const MIN_TOKEN: usize = 16;
 
@@ -209,6 +257,44 @@ impl Secret {
     }
 }
 
+impl TracesConfig {
+    /// Whether it can be used.
+    fn check(&self) -> Result<(), String> {
+        let uri = self.otlp.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some() && uri.query().is_none());
+        if !uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https"))) {
+            return Err(format!("otlp: `{}` is no base URL: write for example http://127.0.0.1:4318", self.otlp));
+        }
+        if self.ratio.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
+            return Err("ratio: it is a part of the traces, from 0 to 1".into());
+        }
+        Ok(())
+    }
+
+    /// The headers, with their values.
+    ///
+    /// # Errors
+    /// Each that cannot be had, or sent.
+    pub fn header_map(&self) -> Result<http::HeaderMap, Vec<String>> {
+        let mut headers = http::HeaderMap::new();
+        let mut problems = Vec::new();
+        for (name, secret) in &self.headers {
+            let value = secret.read().and_then(|value| {
+                let text = value.as_str().map_or_else(|| value.to_json(), str::to_owned);
+                let mut value = http::HeaderValue::try_from(text).map_err(|_| "its value cannot be sent".to_owned())?;
+                value.set_sensitive(true);
+                let name =
+                    http::HeaderName::try_from(name).map_err(|_| "it cannot be the name of a header".to_owned())?;
+                Ok((name, value))
+            });
+            match value {
+                Ok((name, value)) => drop(headers.insert(name, value)),
+                Err(why) => problems.push(format!("traces.headers.{name}: {why}")),
+            }
+        }
+        if problems.is_empty() { Ok(headers) } else { Err(problems) }
+    }
+}
+
 impl Config {
     /// Reads a configuration file. Paths in it are relative to its folder.
     ///
@@ -223,7 +309,9 @@ impl Config {
         config.workflows.iter_mut().for_each(|w| *w = folder.join(&*w).display().to_string());
         config.http.ca = config.http.ca.map(|ca| folder.join(ca));
         let files = config.secrets.values_mut().chain(&mut config.bus.embedded.token);
-        files.for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
+        let files = files.chain(&mut config.callbacks.secret);
+        let headers = config.traces.iter_mut().flat_map(|traces| traces.headers.values_mut());
+        files.chain(headers).for_each(|secret| secret.file = secret.file.take().map(|file| folder.join(file)));
         Ok(config)
     }
 
@@ -261,9 +349,20 @@ impl Config {
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
         config.egress.check().map_err(|problem| vec![format!("{name}: {problem}")])?;
         config.door().map_err(|faults| crate::gateway::in_file(name, &faults))?;
+        if let Some(url) = &config.callbacks.url
+            && !url.parse::<http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.query().is_none())
+        {
+            return Err(vec![format!(
+                "{name}: callbacks.url: `{url}` is no base URL: write where services reach the HTTP API, for example \
+                 http://pavane.internal:8081"
+            )]);
+        }
         // Certificates are read by the check.
         config.gateway.relative_to(folder);
         crate::gateway::check(name, &config)?;
+        if let Some(traces) = &config.traces {
+            traces.check().map_err(|why| vec![format!("{name}: traces.{why}")])?;
+        }
         Ok(config)
     }
 
@@ -310,30 +409,41 @@ impl Config {
     /// # Errors
     /// It cannot be had, or is too short.
     pub fn bus_token(&self) -> Result<Option<String>, String> {
-        let key = "bus.embedded.token";
-        let Some(secret) = &self.bus.embedded.token else { return Ok(None) };
-        let value = secret.read().map_err(|why| format!("{key}: {why}"))?;
-        match value.as_str() {
-            Some(token) if token.len() >= MIN_TOKEN => Ok(Some(token.to_owned())),
-            _ => Err(format!(
-                "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
-            )),
-        }
+        text("bus.embedded.token", self.bus.embedded.token.as_ref())
+    }
+
+    /// What the URLs of callbacks are signed with, if it is given: at least [`MIN_TOKEN`] characters.
+    ///
+    /// # Errors
+    /// It cannot be had, or is too short.
+    pub fn callback_secret(&self) -> Result<Option<String>, String> {
+        text("callbacks.secret", self.callbacks.secret.as_ref())
+    }
+
+    /// Where services reach the HTTP API, as far as that is known before it listens.
+    pub fn callback_url(&self) -> Option<String> {
+        let admin = self.listen.admin;
+        self.callbacks.url.clone().or_else(|| (admin.port() > 0).then(|| reachable(admin)))
     }
 
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
     pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
         // The gateway follows the file by itself.
-        let Config { listen, admin, store, bus, secrets, http, egress, limits, shutdown, .. } = self;
+        let Config {
+            listen, admin, store, bus, callbacks, secrets, http, egress, limits, log, traces, shutdown, ..
+        } = self;
         let keys = [
             ("listen", *listen != other.listen),
             ("admin", *admin != other.admin),
             ("store", *store != other.store),
             ("bus", *bus != other.bus),
+            ("callbacks", *callbacks != other.callbacks),
             ("secrets", *secrets != other.secrets),
             ("http", *http != other.http),
             ("egress", *egress != other.egress),
             ("limits", *limits != other.limits),
+            ("log", *log != other.log),
+            ("traces", *traces != other.traces),
             ("shutdown", *shutdown != other.shutdown),
         ];
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
@@ -378,6 +488,24 @@ impl Config {
         }
         if problems.is_empty() { Ok(files) } else { Err(problems) }
     }
+}
+
+/// A secret text of at least [`MIN_TOKEN`] characters.
+fn text(key: &str, secret: Option<&Secret>) -> Result<Option<String>, String> {
+    let Some(secret) = secret else { return Ok(None) };
+    let value = secret.read().map_err(|why| format!("{key}: {why}"))?;
+    match value.as_str() {
+        Some(token) if token.len() >= MIN_TOKEN => Ok(Some(token.to_owned())),
+        _ => Err(format!(
+            "{key}: it must be a text of at least {MIN_TOKEN} characters (one made of digits alone is read as a number)"
+        )),
+    }
+}
+
+/// The URL of a listener, for those on the same machine when it listens everywhere.
+pub(crate) fn reachable(address: SocketAddr) -> String {
+    let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    format!("http://{}", if address.ip().is_unspecified() { local } else { address })
 }
 
 /// A text that is JSON is that; any other is a string.
@@ -443,7 +571,13 @@ mod tests {
             ("egress: { allow: [10.0.0.0/8] }\n", "p.yaml: egress.allow: without `deny_private: true`"),
             ("egress: { deny_private: true, allow: [ten] }\n", "no block such as 10.0.0.0/8"),
             ("shutdown: soon\n", "no duration"),
+            ("log: { format: xml }\n", "unknown variant `xml`, expected one of `text`, `ecs`, `auto`"),
+            ("traces: { otlp: collector }\n", "p.yaml: traces.otlp: `collector` is no base URL"),
+            ("traces: { otlp: 'http://h:4318', ratio: 5 }\n", "traces.ratio: it is a part"),
+            ("traces: { ratio: 1 }\n", "missing field `otlp`"),
             ("listen: { admin: nowhere }\n", "p.yaml:1"),
+            ("callbacks: { url: nowhere }\n", "callbacks.url: `nowhere` is no base URL"),
+            ("callbacks: { timeuot: 1h }\n", "did you mean `timeout`?"),
         ] {
             let problems = parse(text).unwrap_err().join("\n");
             assert!(problems.contains(part), "{text}: {problems}");

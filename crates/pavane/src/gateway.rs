@@ -13,6 +13,7 @@ use pavane_gateway::{
     Answer, Body, Entering, Gate, Gateway, Outcome, Problem, Setup, Start, Turn, Turned, WorkflowName, Workflows,
 };
 use pavane_runtime::effects::{self, Network, Refused};
+use pavane_runtime::watch::trace_of;
 use pavane_runtime::{Engine, StartRequest};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -51,8 +52,9 @@ pub(crate) fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<Strin
 /// What is wrong with the routes, a line each; a port in use.
 pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), String> {
     let tls = effects::tls(running.network.options())?;
-    let port = Arc::new(Port { engine: running.engine.clone(), network: running.network.clone() });
-    let gateway = Gateway::new(setup(&running.config), port, tls);
+    let (engine, network, config) = (running.engine.clone(), running.network.clone(), running.config.clone());
+    let port = Arc::new(Port { engine, network, config });
+    let gateway = Gateway::traced(setup(&running.config), port, tls, running.watch.spans.clone());
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
     let listener = TcpListener::bind(address).await.map_err(|e| {
@@ -69,10 +71,11 @@ pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<Stri
     gateway.replace(setup(config)).map_err(|faults| in_file("the configuration", &faults))
 }
 
-/// The engine, as the gateway needs it.
+/// The engine, as the gateway needs it, and what tells whom it may notify.
 struct Port {
     engine: Engine,
     network: Network,
+    config: Arc<Config>,
 }
 
 impl Workflows for Port {
@@ -143,7 +146,8 @@ impl Turn for Forwarded {
 
 impl Port {
     async fn begin(&self, start: Start) -> Result<Outcome, ApiError> {
-        let Start { workflow, input, key, wait } = start;
+        let Start { workflow, input, key, wait, notify, traceparent, tracestate } = start;
+        let notify = api::callbacks::notify(&self.config, &self.network, notify)?;
         let mode = api::mode(workflow.mode.as_deref()).map_err(|why| ApiError::bad_request("unknown_mode", why))?;
         let input = api::input(&input)?;
         let WorkflowName { namespace, name, version, .. } = workflow;
@@ -152,7 +156,9 @@ impl Port {
         if !violations.is_empty() {
             return Err(ApiError::input(&violations));
         }
-        let request = StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None };
+        let trace = trace_of(traceparent.as_deref(), tracestate.as_deref());
+        let request =
+            StartRequest { namespace, name, version, mode, input, idempotency_key: key, id: None, trace, notify };
         let started = self.engine.start(request).await?;
         let Some(wait) = wait else {
             return Ok(Outcome::Running { id: started.id, status: Status::Running.as_str().to_owned() });
@@ -177,7 +183,10 @@ fn outcome(record: &WorkflowInstance) -> Outcome {
         return Outcome::Running { id, status };
     }
     match api::ended(record) {
-        Ok(output) => Outcome::Completed { id, output: output.to_string().into() },
+        Ok(output) => {
+            let output = output.map_or_else(|| "null".to_owned(), pavane_core::Value::to_json);
+            Outcome::Completed { id, output: output.into() }
+        }
         Err(error) => {
             let problem = Problem::from(error);
             let problem = if is_inner(record) { problem.without_detail() } else { problem };

@@ -10,16 +10,21 @@ use pavane_bus::{Bus, Embedded, Hub};
 use pavane_core::Value;
 use pavane_core::engine::Host;
 use pavane_gateway::Gateway;
+use pavane_runtime::callbacks::Callbacks;
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::services::Place;
+use pavane_runtime::watch::Watch;
 use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
+use pavane_watch::Span;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::api::{self, Api, Guard};
-use crate::config::Config;
+use crate::config::{Config, reachable};
 use crate::participant::{Caller, Link};
 use crate::stores;
+use crate::traces::{self, Export};
 
 /// How long calls in flight may take to end when nothing else is configured.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -46,6 +51,10 @@ pub struct Running {
     pub engine: Engine,
     /// The effects it performs.
     pub network: Network,
+    /// What they count and trace.
+    pub watch: Arc<Watch>,
+    /// Where their traces go.
+    export: Option<Arc<Export>>,
     /// The SQLite store, when it is one.
     pub sqlite: Option<Arc<Sqlite>>,
     /// The participants of the services in this process, each with a store of its own in the same file.
@@ -95,6 +104,8 @@ pub struct Totals {
     pub dead_letters: u64,
     /// Messages that were too large to be sent.
     pub oversize: u64,
+    /// Callbacks that nobody waited for any more.
+    pub late_callbacks: u64,
     /// Commits made durable.
     pub commits: u64,
     /// Transactions, each with one fsync.
@@ -115,6 +126,7 @@ impl std::ops::Sub for Totals {
             refusals: self.refusals - before.refusals,
             dead_letters: self.dead_letters - before.dead_letters,
             oversize: self.oversize - before.oversize,
+            late_callbacks: self.late_callbacks - before.late_callbacks,
             commits: self.commits - before.commits,
             transactions: self.transactions - before.transactions,
             bytes: self.bytes - before.bytes,
@@ -142,9 +154,12 @@ impl Running {
     ) -> Result<Running, Vec<String>> {
         let secrets = secrets(&config, more_secrets)?;
         let files = config.workflow_files()?;
-        let network = network(&config, &secrets, resolve)?;
+        let (spans, queue) = traces::spans(config.traces.as_ref());
+        let watch = Arc::new(Watch::new(spans));
+        let network = network(&config, &secrets, resolve, &watch)?;
+        let export = export(&config, &network, &watch, queue)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
-        let options = options(&config, secrets);
+        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let remote = config.remote_services();
         let here = options.services.difference(&remote).cloned().collect();
@@ -156,9 +171,12 @@ impl Running {
         let hub = Hub::new(bus.clone(), BTreeSet::new(), BTreeSet::new());
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (elsewhere, config) = (Elsewhere::Hub(hub.clone()), Arc::new(config));
+        take_callbacks(&engine, &config, config.callback_url()).await?;
         let running = Running {
             engine,
             network,
+            watch,
+            export,
             sqlite,
             participants,
             bus,
@@ -288,29 +306,53 @@ impl Running {
             )]);
         }
         let secrets = secrets(&config, BTreeMap::new())?;
-        let network = network(&config, &secrets, Vec::new())?;
+        let (spans, queue) = traces::spans(config.traces.as_ref());
+        let watch = Arc::new(Watch::new(spans));
+        let network = network(&config, &secrets, Vec::new(), &watch)?;
+        let export = export(&config, &network, &watch, queue)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let path = participant_path(&config.store.sqlite.path, service);
         let (store, sqlite) = open_store(&Storage::Configured, path, wait).await?;
         let failed = |error: pavane_runtime::Error| vec![error.to_string()];
-        let options = options(&config, secrets);
+        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let engine = Engine::alone(service, options, store, Arc::new(network.clone())).await.map_err(failed)?;
         let store = engine.identity().await.map_err(failed)?;
         let caller = Arc::new(Caller::new(&url, token.as_deref()));
-        let link = Arc::new(Link::new(caller, service, store, Arc::new(engine.clone())));
+        take_callbacks(&engine, &config, config.callback_url()).await?;
+        let link = Arc::new(Link::new(caller, service, store, engine.clone()));
         engine.ask(link.home());
         engine.subscribe(&*link);
         engine.publish_to(link.clone());
         let (participants, bus_address) = (Arc::default(), Arc::default());
         let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
         let gateway = Arc::default();
-        Ok(Running { engine, network, sqlite, participants, bus, bus_address, elsewhere, gateway, config })
+        Ok(Running {
+            engine,
+            network,
+            watch,
+            export,
+            sqlite,
+            participants,
+            bus,
+            bus_address,
+            elsewhere,
+            gateway,
+            config,
+        })
     }
 
     /// The engine, and the participants as the engines they are.
     pub fn engines(&self) -> Vec<Engine> {
         let participants = self.participants().into_iter().map(|participant| participant.engine);
         std::iter::once(self.engine.clone()).chain(participants).collect()
+    }
+
+    /// Services that have participants, here or elsewhere.
+    pub(crate) fn participant_names(&self) -> BTreeSet<String> {
+        match &self.elsewhere {
+            Elsewhere::Hub(hub) => hub.here().union(&hub.remote()).cloned().collect(),
+            Elsewhere::Participant(_) => BTreeSet::new(),
+        }
     }
 
     /// Where the participant of a service is: `here`, or `attached` or `away` when it is in a process of its own.
@@ -334,6 +376,7 @@ impl Running {
             refusals: engines.iter().map(|engine| engine.progress().refused).sum(),
             dead_letters: engines.iter().map(|engine| engine.progress().dead).sum(),
             oversize: engines.iter().map(|engine| engine.counters().oversize).sum(),
+            late_callbacks: engines.iter().map(|engine| engine.counters().late_callbacks).sum(),
             commits,
             transactions,
             bytes,
@@ -374,6 +417,10 @@ impl Running {
             }
         };
         let admin = listen(address, "listen.admin", router).await?;
+        if self.engine.callbacks().is_none() {
+            let taken = take_callbacks(&self.engine, &self.config, Some(reachable(admin))).await;
+            taken.map_err(|problems| problems.join("\n"))?;
+        }
         Ok(Addresses { admin, bus: self.bus_address() })
     }
 
@@ -440,6 +487,10 @@ impl Running {
         let engines = self.engines();
         let engines = futures_util::future::join_all(engines.iter().map(|engine| engine.shutdown(deadline)));
         tokio::join!(gateway, engines);
+        // Last: what ended just now has spans, too.
+        if let Some(export) = &self.export {
+            export.stop().await;
+        }
     }
 
     /// Resolves when a store has failed, or the hub refuses this participant, with the reason.
@@ -510,11 +561,35 @@ fn secrets(config: &Config, more: BTreeMap<String, Value>) -> Result<BTreeMap<St
     Ok(secrets)
 }
 
+/// Lets calls be made that await a callback, once it is known where services reach the HTTP API.
+async fn take_callbacks(engine: &Engine, config: &Config, url: Option<String>) -> Result<(), Vec<String>> {
+    let Some(url) = url else { return Ok(()) };
+    let secret = match config.callback_secret().map_err(|problem| vec![problem])? {
+        Some(secret) => secret.into_bytes(),
+        None => engine.callback_secret().await.map_err(|error| vec![error.to_string()])?,
+    };
+    engine.take_callbacks(Callbacks::new(&url, &secret));
+    Ok(())
+}
+
+/// Sends what is traced where a configuration says.
+fn export(
+    config: &Config,
+    network: &Network,
+    watch: &Watch,
+    queue: Option<mpsc::Receiver<Span>>,
+) -> Result<Option<Arc<Export>>, Vec<String>> {
+    let Some((traces, queue)) = config.traces.as_ref().zip(queue) else { return Ok(None) };
+    let export = Export::begin(traces, network.options(), watch.spans.clone(), queue)?;
+    Ok(Some(Arc::new(export)))
+}
+
 /// The effects of a configuration.
 fn network(
     config: &Config,
     secrets: &BTreeMap<String, Value>,
     resolve: Vec<(String, Option<u16>, SocketAddr)>,
+    watch: &Arc<Watch>,
 ) -> Result<Network, Vec<String>> {
     let defaults = NetworkOptions::default();
     let http = &config.http;
@@ -529,6 +604,7 @@ fn network(
         call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
         max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
         max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
+        watch: watch.clone(),
     };
     Network::new(options).map_err(|e| vec![e])
 }
@@ -540,11 +616,20 @@ pub(crate) type Opened = (Arc<dyn Store>, Option<Arc<Sqlite>>);
 pub(crate) fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
     let (limits, host) = (Options::default(), Host::default());
     Options {
-        host: Host { secrets, runtime: runtime(), max_token: config.limits.token.unwrap_or(host.max_token), ..host },
+        host: Host {
+            secrets,
+            runtime: runtime(),
+            max_token: config.limits.token.unwrap_or(host.max_token),
+            callback_timeout: config.callbacks.timeout.map_or(host.callback_timeout, |timeout| {
+                i64::try_from(timeout.as_millis()).unwrap_or(host.callback_timeout)
+            }),
+            ..host
+        },
         services: config.services.keys().chain(&config.hosts).cloned().collect(),
         max_active: config.limits.active_instances.unwrap_or(limits.max_active),
         max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
         partitions: limits.partitions,
+        watch: limits.watch,
     }
 }
 

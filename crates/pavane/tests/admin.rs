@@ -47,8 +47,13 @@ async fn with_credentials_every_path_needs_them_but_the_probes() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(served.ask("GET", path, &[], "").await.status, 200, "{path}");
     }
+    // Services that answer later have a token in the address instead, and this is none.
+    for path in ["/api/v1/callbacks/forged", "/api/v1/callbacks/forged/heartbeat"] {
+        assert_eq!(served.ask("POST", path, &[], "{}").await.status, 403, "{path}");
+    }
     let closed = [
         ("GET", "/api/v1/instances"),
+        ("GET", "/api/v1/callbacks"),
         ("POST", "/api/v1/workflows"),
         ("POST", "/api/v1/events"),
         ("GET", "/metrics"),

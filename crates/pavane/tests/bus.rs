@@ -46,7 +46,7 @@ impl OverHttp {
     /// A link that is attached.
     async fn link(&self, name: &str, consumer: Option<Arc<dyn Consumer>>) -> Arc<Link> {
         let caller = Arc::new(Caller::new(&self.url, Some(TOKEN)));
-        let link = Arc::new(Link::new(caller, name, 1, Arc::new(self.idle.clone())));
+        let link = Arc::new(Link::new(caller, name, 1, self.idle.clone()));
         if let Some(consumer) = consumer {
             link.subscribe(name, consumer);
         }

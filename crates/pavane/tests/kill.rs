@@ -62,7 +62,7 @@ struct Stage {
     seed: u64,
     chance: Chance,
     folder: tempfile::TempDir,
-    /// The first of the services' ports; the one after theirs is the bus's.
+    /// The first of the services' ports; the two after theirs are the bus's and the server's.
     port: u16,
     services: Process,
     place: watch::Sender<Option<Server>>,
@@ -78,7 +78,7 @@ impl Stage {
         println!("PAVANE_SEED={seed}");
         let mut chance = Chance(seed);
         let folder = tempfile::tempdir().unwrap();
-        let port = six_ports(&mut chance);
+        let port = seven_ports(&mut chance);
         let services = start_services(port, folder.path()).await;
         let (place, server) = watch::channel(None);
         let load = Arc::new(Load {
@@ -356,9 +356,9 @@ fn engine_config(stage: &Stage, settings: &str) -> PathBuf {
     };
     let services: String = NAMES.iter().zip(stage.port..).map(service).collect();
     let file = folder.join("pavane.yaml");
-    let bus = stage.port + 5;
+    let (bus, admin) = (stage.port + 5, stage.port + 6);
     let text = format!(
-        "listen: {{ admin: '127.0.0.1:0', bus: '127.0.0.1:{bus}' }}\nstore: {{ sqlite: {{ path: ./pavane.db }} }}\n\
+        "listen: {{ admin: '127.0.0.1:{admin}', bus: '127.0.0.1:{bus}' }}\nstore: {{ sqlite: {{ path: ./pavane.db }} }}\n\
          bus: {{ embedded: {{ token: {{ value: a token for this test alone }} }} }}\n\
          workflows: [ ./workflow.yaml ]\nservices:\n{services}"
     );
@@ -366,13 +366,13 @@ fn engine_config(stage: &Stage, settings: &str) -> PathBuf {
     file
 }
 
-/// The first of six ports that are free, outside the range that the system gives away by itself: the services and the
-/// bus come back on the same ones.
-fn six_ports(chance: &mut Chance) -> u16 {
+/// The first of seven ports that are free, outside the range that the system gives away by itself: the services, the bus
+/// and the server come back on the same ones. Services call back to the server.
+fn seven_ports(chance: &mut Chance) -> u16 {
     loop {
         let first = 15_000 + chance.below(15_000) as u16;
-        let free: Vec<_> = (first..first + 6).map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
-        if free.len() == 6 {
+        let free: Vec<_> = (first..first + 7).map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
+        if free.len() == 7 {
             return first;
         }
     }

@@ -32,6 +32,7 @@ fn texts(errands: &[Errand]) -> Vec<(u64, &str)> {
             What::Message { envelope: text, .. } => (errand.number, text.as_str()),
             What::History { .. } => (errand.number, "history"),
             What::Late { .. } => (errand.number, "late"),
+            What::Callback(_) => (errand.number, "callback"),
         })
         .collect()
 }

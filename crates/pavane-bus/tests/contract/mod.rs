@@ -158,7 +158,7 @@ pub async fn messages_reach_the_receiver_they_name_and_are_forgotten(bus: &impl 
     sender.send(&[("1", "a"), ("2", "b"), ("3", "a")]).await;
     until("all delivered and forgotten", || sender.waiting() == 0).await;
     assert_eq!((a.taken(), b.taken()), (set(&["1", "3"]), set(&["2"])));
-    assert_eq!(sender.relay.progress(), Progress { taken: 3, refused: 0, dead: 0 });
+    assert_eq!(sender.relay.progress(), Progress { taken: 3, refused: 0, dead: 0, waiting: 0 });
 }
 
 pub async fn messages_wait_for_a_receiver_that_is_away_and_hold_up_nobody_else(bus: &impl Transport) {

@@ -219,7 +219,20 @@ pub struct TaskSettings {
     pub engine: bool,
     /// `rollback: none` on a `try`.
     pub keep_effects: bool,
+    /// `await: callback` on a call.
+    pub callback: Option<Callback>,
 }
+
+/// `await: callback`: the service takes the call with 202, and completes or fails the task later.
+#[derive(Clone, Copy, Debug)]
+pub struct Callback {
+    /// `heartbeat`: how long the service may be silent, at least [`MIN_HEARTBEAT`]; absent: until the task's time is over.
+    pub heartbeat: Option<Duration>,
+}
+
+/// The shortest `heartbeat` in milliseconds: a shorter one would cost more than the work that it watches, and a pause of
+/// the network would be taken for a service that is gone.
+pub const MIN_HEARTBEAT: i64 = 1_000;
 
 /// How a task is undone: `compensate: name`, or `compensate: { function, retry, onFailure }`.
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 
 use super::node::{Key, Kind};
 use super::reader::{Fields, Place, Reader, suggestion};
-use super::{Case, Compensate, For, Task, TaskKind, TaskSettings, Template, Then, Try, codes};
+use super::{Callback, Case, Compensate, For, MIN_HEARTBEAT, Task, TaskKind, TaskSettings, Template, Then, Try, codes};
+use crate::time::Timestamp;
 use crate::value::Value;
 
 /// Names that `then` may give: those of the list the task stands in.
@@ -30,7 +31,7 @@ const RESERVED_VARIABLES: [&str; 10] =
     ["context", "input", "output", "secrets", "task", "workflow", "runtime", "authorization", "__loc__", "ENV"];
 
 /// Settings of `metadata.pavane` that are planned for tasks. To ignore one would break its author's trust.
-const LATER_SETTINGS: [&str; 5] = ["confidential", "await", "abortable", "eventName", "loop"];
+const LATER_SETTINGS: [&str; 4] = ["confidential", "abortable", "eventName", "loop"];
 
 impl Reader<'_> {
     /// A `do` list or one like it. `then` inside it may name its tasks.
@@ -282,7 +283,7 @@ impl Reader<'_> {
             return TaskSettings::default();
         }
         let Some(pavane) = metadata.get("pavane") else { return TaskSettings::default() };
-        let mut known = vec!["compensate", "owner", "placement", "rollback"];
+        let mut known = vec!["compensate", "owner", "placement", "rollback", "await", "heartbeat"];
         known.extend(LATER_SETTINGS);
         let Some(fields) = self.fields(&pavane, "`metadata.pavane` of a task", &known) else {
             return TaskSettings::default();
@@ -307,7 +308,48 @@ impl Reader<'_> {
             owner: fields.get("owner").and_then(|p| self.string(&p, "`owner`").map(str::to_owned)),
             engine: fields.get("placement").is_some_and(|p| self.one_of(&p, "`placement`", &["engine"]).is_some()),
             keep_effects: rollback.is_some_and(|p| self.one_of(&p, "`rollback`", &["none"]).is_some()),
+            callback: self.callback(task, &fields),
         }
+    }
+
+    /// `await` and `heartbeat`.
+    fn callback(&mut self, task: &Fields<'_>, settings: &Fields<'_>) -> Option<Callback> {
+        let heartbeat = settings.get("heartbeat");
+        let Some(place) = settings.get("await") else {
+            if let Some(place) = heartbeat {
+                self.report_at(codes::AWAIT, &place, "a `heartbeat` without `await: callback`")
+                    .why("a call that is not answered by a callback ends with its answer: nothing beats in between")
+                    .help("add `await: callback`, or remove the `heartbeat`");
+            }
+            return None;
+        };
+        self.one_of(&place, "`await`", &["callback"])?;
+        let call = task.get("call").and_then(|call| call.text());
+        if !matches!(call, Some("http" | "openapi")) {
+            let help = match call {
+                Some(_) => "move it to the `call: http` or `call: openapi` within the function",
+                None => "move it to the `call: http` or `call: openapi` that the service answers with 202",
+            };
+            self.report_at(codes::AWAIT, &place, "only a call of a service can be answered by a callback")
+                .why("the service is told in the header `Pavane-Callback` where to complete or fail the task")
+                .help(help);
+            return None;
+        }
+        let output = task.get("with").and_then(|with| with.get("output"));
+        if let Some(output) = output.filter(|output| matches!(output.text(), Some("raw" | "response"))) {
+            self.report_at(codes::AWAIT, &output, "a callback has no HTTP response to give")
+                .why("the output of the task is what the callback brings as its `output`")
+                .help("remove `output`, or write `output: content`");
+            return None;
+        }
+        let Some(place) = heartbeat else { return Some(Callback { heartbeat: None }) };
+        let heartbeat = self.fixed_duration(&place, "`heartbeat`")?;
+        if Timestamp(0).plus(heartbeat).0 < MIN_HEARTBEAT {
+            self.report_at(codes::WRONG_VALUE, &place, "a `heartbeat` is at least one second")
+                .help("write for example `PT30S`: the service then beats every ten seconds or so");
+            return None;
+        }
+        Some(Callback { heartbeat: Some(heartbeat) })
     }
 
     fn compensate(&mut self, place: &Place<'_>) -> Option<Compensate> {

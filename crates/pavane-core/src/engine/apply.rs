@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
+use super::notice::Notice;
 use super::state::*;
 use super::types::Start;
 use crate::id;
@@ -67,6 +68,16 @@ impl State {
             Event::Resumed {} => self.resumed(at),
             Event::Parked { input } => self.parked.push(input.clone()),
             Event::Ended { status, output, problem } => self.ended(at, *status, output.clone(), problem.clone()),
+            Event::NoticeDelayed { at } => {
+                let tries = self.notice.map_or(1, |notice| notice.tries + 1);
+                self.notice = Some(Notice { tries, at: Some(*at) });
+            }
+            Event::NoticeRepeated {} => {
+                if let Some(notice) = &mut self.notice {
+                    notice.at = None;
+                }
+            }
+            Event::NoticeEnded { .. } => self.notice = None,
             Event::Skipped { .. } | Event::Held { .. } | Event::Later { .. } => {}
             Event::Reported { t, report, problem } => self.reported(*t, *report, problem.as_ref()),
             Event::Dropped { t } => {
@@ -109,7 +120,7 @@ impl State {
             }
             Event::Faulted { t, trace, .. } => self.faulted(program, *t, trace),
             Event::Cancelled { t, .. } => self.cancelled(program, *t),
-            Event::Requested { t, task, key, address, request, attempt, compensates, deadline, .. } => {
+            Event::Requested { t, task, key, address, request, attempt, compensates, deadline, callback, .. } => {
                 let epoch = self.next_epoch(address);
                 let request = request.clone().or_else(|| epoch.request.clone());
                 epoch.request.clone_from(&request);
@@ -121,7 +132,27 @@ impl State {
                         attempt: *attempt,
                         compensates: compensates.clone(),
                         deadline: *deadline,
+                        callback: callback.map(|awaited| Callback { awaited, accepted: None }),
                     }));
+                }
+            }
+            Event::Accepted { t, until, silent, .. } => {
+                if let Some(Pending::Call(call)) = self.tokens.get_mut(t).map(|token| &mut token.pending)
+                    && let Some(callback) = &mut call.callback
+                {
+                    callback.accepted = Some(Accepted { since: at, until: *until, silent: *silent });
+                }
+            }
+            Event::Beat { t, silent, .. } => {
+                if let Some(Pending::Call(call)) = self.tokens.get_mut(t).map(|token| &mut token.pending)
+                    && let Some(accepted) = call.accepted_mut()
+                {
+                    accepted.silent = Some(*silent);
+                }
+            }
+            Event::LateCallback { key, .. } => {
+                if let Some(past) = self.called_back.get_mut(key) {
+                    past.late = true;
                 }
             }
             Event::ChildRequested { t, address, child } => {
@@ -172,6 +203,8 @@ impl State {
         self.ended = Some(Ended { status, at, output, problem, context: root.context });
         self.inbox.clear();
         self.suspended = None;
+        let wanted = self.start.as_ref().is_some_and(|start| start.notify.is_some());
+        self.notice = wanted.then(Notice::default);
     }
 
     fn entered(
@@ -201,6 +234,7 @@ impl State {
     fn completed(&mut self, program: &Program, t: TokenId, output: Option<&Value>, context: Option<&Value>) {
         let Some(address) = self.tokens.get(&t).map(|token| token.address(program)) else { return };
         self.settle(&address);
+        self.called_back(t, true);
         let address = self.tokens.get(&t).and_then(|token| called(program, token, &address)).unwrap_or(address);
         let undoable = |token: &Token| token.top().is_some_and(|frame| program.node(frame.node).undo.is_some());
         let key = self.token(t).is_some_and(undoable).then(|| self.key_of(&address));
@@ -229,6 +263,7 @@ impl State {
         if child || matches!(trace, Trace::Settled | Trace::Done(_)) {
             self.settle(&address);
         }
+        self.called_back(t, matches!(trace, Trace::Settled | Trace::Done(_)));
         let done = matches!(trace, Trace::Done(_));
         let token = self.tokens.get(&t).filter(|_| done);
         let address = token.and_then(|token| called(program, token, &address)).unwrap_or(address);
@@ -258,6 +293,15 @@ impl State {
     fn cancelled(&mut self, program: &Program, t: TokenId) {
         let in_flight = self.tokens.get(&t).is_some_and(|token| matches!(token.pending, Pending::Call(_)));
         self.faulted(program, t, if in_flight { &Trace::Indeterminate } else { &Trace::None });
+    }
+
+    /// Remembers a call of the task on top that awaited a callback, and whether it was answered.
+    fn called_back(&mut self, t: TokenId, answered: bool) {
+        let Some(Pending::Call(call)) = self.tokens.get(&t).map(|token| &token.pending) else { return };
+        if call.callback.is_some() {
+            let past = Past { task: call.task.clone(), answered, late: false };
+            self.called_back.insert(call.key.clone(), past);
+        }
     }
 
     fn next_epoch(&mut self, address: &str) -> &mut Epoch {

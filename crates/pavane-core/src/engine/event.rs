@@ -100,6 +100,40 @@ pub enum Event {
         /// When it must have ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
+        /// How its callback is awaited, if one is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Awaited>,
+    },
+    /// A service took a call with 202, and a callback will tell how it ended.
+    Accepted {
+        /// Token.
+        t: TokenId,
+        /// Task.
+        task: Arc<str>,
+        /// Run.
+        run: u32,
+        /// When it is given up, where the task has no timeout of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        /// When it is given up if nothing is heard from the service before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        silent: Option<Timestamp>,
+    },
+    /// The service of such a call is still at work.
+    Beat {
+        /// Token.
+        t: TokenId,
+        /// Run.
+        run: u32,
+        /// When it is given up if nothing more is heard.
+        silent: Timestamp,
+    },
+    /// A callback came for a call that nobody waited for any more.
+    LateCallback {
+        /// Task.
+        task: Arc<str>,
+        /// Idempotency key of the call.
+        key: String,
     },
     /// A call that ended had waited at the gate of its service before it was sent.
     Held {
@@ -506,6 +540,27 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         problem: Option<Problem>,
     },
+    /// Who is to be told of the end was not reached.
+    NoticeDelayed {
+        /// When it is tried again.
+        at: Timestamp,
+    },
+    /// It is tried again.
+    NoticeRepeated {},
+    /// Nobody is to be told of the end any more.
+    NoticeEnded {
+        /// Whether it was; otherwise it was given up.
+        delivered: bool,
+    },
+}
+
+/// How the callback of a call is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Awaited {
+    /// How long the service may be silent, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<i64>,
 }
 
 /// How a branch came home.

@@ -1,4 +1,4 @@
-//! The standard's lifecycle events and one of Pavane's own, read off a journal entry: presentation, nothing is stored
+//! The standard's lifecycle events and some of Pavane's own, read off a journal entry: presentation, nothing is stored
 //! twice.
 
 use super::event::{Event, TokenId};
@@ -7,10 +7,14 @@ use crate::id;
 use crate::record::{JournalEntry, Status};
 use crate::value::Value;
 
-/// What waited at a service's gate is news that the standard has no event for.
+/// News that the standard has no event for: what waited at a service's gate, what a service took to answer later, and an
+/// answer that came too late, and whether somebody who asked was told of the end.
 const HELD: &str = "task.held";
+const ACCEPTED: &str = "task.accepted";
+const LATE: &str = "task.callback-late";
+const NOTIFIED: &str = "workflow.notified";
 
-/// The lifecycle CloudEvents (`io.serverlessworkflow.*`, and `io.pavane.task.held.v1`) of one journal entry, in order. `workflow` is
+/// The lifecycle CloudEvents (`io.serverlessworkflow.*`, and `io.pavane.*` where it has none) of one journal entry, in order. `workflow` is
 /// `{name}.{namespace}` of its instance. Events that the author emitted stand among them as they were published.
 ///
 /// # Errors
@@ -24,7 +28,8 @@ pub fn lifecycle(entry: &JournalEntry, namespace: &str, name: &str) -> Result<Ve
     for (index, event) in events.iter().enumerate() {
         now = event.moves_clock().unwrap_or(now);
         for (type_, data) in describe(event, &now.to_string()) {
-            let whose = if type_ == HELD { "io.pavane" } else { "io.serverlessworkflow" };
+            let whose =
+                if [HELD, ACCEPTED, LATE, NOTIFIED].contains(&type_) { "io.pavane" } else { "io.serverlessworkflow" };
             let envelope = Value::object([
                 ("specversion", Value::text("1.0")),
                 (
@@ -99,6 +104,11 @@ fn describe(event: &Event, at: &str) -> Vec<(&'static str, Value)> {
             let data = Value::object([("task", Value::text(reference)), ("service", Value::text(&held.service))]);
             vec![(HELD, data.with("waitedMs", Value::object(times)))]
         }
+        Event::NoticeEnded { delivered } => {
+            vec![(NOTIFIED, when("notifiedAt").with("delivered", Value::from(&serde_json::json!(delivered))))]
+        }
+        Event::Accepted { task: reference, .. } => vec![(ACCEPTED, task(reference, "acceptedAt"))],
+        Event::LateCallback { task: reference, .. } => vec![(LATE, task(reference, "cameAt"))],
         Event::Retried { task: reference, .. } => vec![("task.retried", task(reference, "retriedAt"))],
         Event::Completed { task: reference, output, .. } => {
             let data = task(reference, "completedAt");

@@ -12,7 +12,7 @@ use super::message::{Errand, Message};
 use super::rows;
 use super::scope::Scope;
 use super::state::*;
-use super::types::Host;
+use super::types::{CallId, Host};
 use crate::event::CloudEvent;
 use crate::problem::{Kind, Problem};
 use crate::program::{Act, Flow, Location, Node, NodeId, Program};
@@ -41,6 +41,8 @@ pub(super) struct Machine<'a> {
     pub send: Vec<Message>,
     /// Messages that were too large to be sent.
     pub oversize: u32,
+    /// Calls whose answers came during a suspension that has just ended, and are being taken up.
+    pub answered: Vec<CallId>,
     ready: VecDeque<(TokenId, Go)>,
     runs: u32,
     /// The step ran too many tasks: no `try` catches an error any more, or one that retries at once would go on for ever.
@@ -93,6 +95,7 @@ impl<'a> Machine<'a> {
             publish: Vec::new(),
             send: Vec::new(),
             oversize: 0,
+            answered: Vec::new(),
             ready: VecDeque::new(),
             runs: 0,
             runaway: false,
@@ -481,12 +484,17 @@ impl<'a> Machine<'a> {
             Pending::Join(join) => join.missing(),
             _ => Vec::new(),
         };
-        let waits = match token.pending {
-            Pending::Call(_) => cut,
+        let waits = match &token.pending {
+            // What was accepted merely waits, perhaps for an hour.
+            Pending::Call(call) => cut || call.accepted().is_some(),
             Pending::Nothing | Pending::RollbackJoin(_) | Pending::Drain(_) => false,
             Pending::Join(_) => false,
             Pending::Child(_) | Pending::Time(_) | Pending::Backoff(_) | Pending::Events => true,
         };
+        // An answer that came while it was suspended is taken up before it goes home.
+        let answered = |call| self.state.is_answered(call) || self.answered.contains(&call);
+        let answered = token.top().is_some_and(|frame| answered(CallId(frame.run)));
+        let waits = waits && (cut || !answered);
         self.emit(Event::Fenced { t, cut });
         for branch in branches {
             self.fence(branch, cut);

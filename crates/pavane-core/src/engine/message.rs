@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::TokenId;
 use super::state::{Arrival, Entry, Token};
@@ -19,16 +20,27 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
+use crate::value::text::Raw;
+use crate::value::{once, text};
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
-const FORM: &str = "v1";
+const FORM: &str = "v2";
 
-/// About how long the attributes of an envelope are.
-const ATTRIBUTES: usize = 1_024;
+/// The form before, which had every value where it belongs. Messages of it may be in a store and on their way.
+const FORM_BEFORE: &str = "v1";
 
-/// A message from one location of an instance to another.
+/// More bytes than most messages have without their values.
+const USUAL: usize = 2_048;
+
+/// The member that comes first: the list of the values that are told by their positions in the others.
+const VALUES: &str = "values";
+
+/// What the attributes of an envelope count as: most have about half of that.
+pub const ATTRIBUTES: usize = 1_024;
+
+/// A message from one location of an instance to another. Its JSON holds each value once ([`once`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub struct Message {
     /// The instance.
     pub instance: String,
@@ -60,7 +72,7 @@ pub struct Message {
 
 /// A message as JSON, see [`Message::write`].
 #[derive(Clone, Default)]
-pub(super) struct Written(Option<Arc<RawValue>>);
+pub(super) struct Written(Option<Arc<str>>);
 
 /// It says nothing that the message does not: messages are equal, and look equal, with it and without.
 impl PartialEq for Written {
@@ -79,45 +91,84 @@ impl fmt::Debug for Written {
 pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S::Ok, S::Error> {
     match &message.written.0 {
         // That it came again is not in what its sender wrote.
-        Some(text) if !message.redelivered => text.serialize(to),
-        _ => message.serialize(to),
+        Some(text) if !message.redelivered => Raw(text).serialize(to),
+        _ => Serialize::serialize(message, to),
     }
 }
 
-/// A message as a CloudEvent, attribute by attribute.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    specversion: &'a str,
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    type_: String,
-    time: String,
-    datacontenttype: &'a str,
-    subject: String,
-    correlationid: &'a str,
-    partitionkey: &'a str,
-    pvninstance: &'a str,
-    pvnworkflow: String,
-    pvnversion: &'a str,
-    pvndigest: &'a str,
-    pvnto: &'a str,
-    pvnkind: &'a str,
-    #[serde(serialize_with = "write_message")]
-    data: &'a Message,
+/// The members of a message, without the list of its values.
+struct Members<'a>(&'a Message);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Message::serialize(self.0, to)
+    }
 }
 
-/// A writer that keeps nothing but the number of bytes.
-struct Count(usize);
+impl Message {
+    fn to_json(&self) -> Result<String, serde_json::Error> {
+        let (values, members) = once::writing(|| {
+            let mut members = Vec::with_capacity(USUAL);
+            serde_json::to_writer(&mut members, &Members(self)).map(|()| members)
+        });
+        let members = String::from_utf8(members?).map_err(serde::ser::Error::custom)?;
+        // They are an object and there is one at least.
+        let members = members.strip_prefix('{').unwrap_or(&members);
+        Ok(["{\"", VALUES, "\":", &values, ",", members].concat())
+    }
+}
 
-impl std::io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Raw(&self.to_json().map_err(serde::ser::Error::custom)?).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Reader)
+    }
+}
+
+/// Reads a message in either form.
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Message;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
+        match map.next_key::<String>()? {
+            Some(first) if first == VALUES => {
+                let values: once::List = map.next_value()?;
+                once::reading(values, || Message::deserialize(MapAccessDeserializer::new(map)))
+            }
+            first => Message::deserialize(MapAccessDeserializer::new(PutBack { first, map })),
+        }
+    }
+}
+
+/// A map whose first key was read already.
+struct PutBack<A> {
+    first: Option<String>,
+    map: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for PutBack<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(first) => seed.deserialize(first.into_deserializer()).map(Some),
+            None => self.map.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 
@@ -222,53 +273,53 @@ impl Message {
     pub fn write(&mut self) {
         if self.written.0.is_none() {
             // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
-            self.written = Written(to_raw_value(self).ok().map(Arc::from));
+            self.written = Written(self.to_json().ok().map(Arc::from));
         }
     }
 
     /// What [`Message::write`] wrote.
     pub fn text(&self) -> Option<&str> {
-        self.written.0.as_deref().map(RawValue::get)
+        self.written.0.as_deref()
     }
 
-    /// The message as a CloudEvent in the JSON format: its data is the message, its attributes are for the bus and for
-    /// people.
+    /// Bytes of its envelope, about: those of what [`Message::write`] wrote, and [`ATTRIBUTES`].
+    pub(super) fn size(&self) -> usize {
+        self.text().map_or(0, str::len) + ATTRIBUTES
+    }
+
+    /// The message as a CloudEvent in the JSON format: its data, which comes last, is the message; its attributes are for
+    /// the bus and for people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
-        let mut text = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
-        // Plain data: writing it to memory cannot fail.
-        let written = serde_json::to_writer(&mut text, &self.envelope(program, at));
-        written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
-    }
-
-    /// Bytes of its envelope.
-    pub(super) fn size(&self, program: &Program, at: Timestamp) -> usize {
-        let mut count = Count(0);
-        // Counting cannot fail.
-        serde_json::to_writer(&mut count, &self.envelope(program, at)).unwrap_or_default();
-        count.0
-    }
-
-    fn envelope<'a>(&'a self, program: &'a Program, at: Timestamp) -> Envelope<'a> {
         let Document { namespace, name, version, .. } = program.document();
         let (from, to) = (self.from.name(), self.to.name());
-        Envelope {
-            specversion: "1.0",
-            id: id::derived(&[&self.instance, from, to, &self.number.to_string()]),
-            source: format!("/pavane/{namespace}/{from}"),
-            type_: format!("{namespace}.{name}.{}.{FORM}", self.what(program)),
-            time: at.to_string(),
-            datacontenttype: "application/json",
-            subject: self.subject(program),
-            correlationid: &self.header.start.correlation_id,
-            partitionkey: &self.instance,
-            pvninstance: &self.instance,
-            pvnworkflow: format!("{namespace}.{name}"),
-            pvnversion: version,
-            pvndigest: self.digest.get(..16).unwrap_or(&self.digest),
-            pvnto: to,
-            pvnkind: self.kind(),
-            data: self,
-        }
+        let mut out = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
+        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
+        let mut attribute = |attribute: &str, parts: &[&str]| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(attribute.as_bytes());
+            out.extend_from_slice(b"\":");
+            text::write_parts(parts, &mut out);
+        };
+        attribute("id", &[&id::derived(&[&self.instance, from, to, &self.number.to_string()])]);
+        attribute("source", &["/pavane/", namespace, "/", from]);
+        let (task, what) = self.what(program);
+        attribute("type", &[namespace, ".", name, ".", task, what, ".", FORM]);
+        attribute("time", &[&at.to_string()]);
+        attribute("datacontenttype", &["application/json"]);
+        attribute("subject", &[self.subject(program)]);
+        attribute("correlationid", &[&self.header.start.correlation_id]);
+        attribute("partitionkey", &[&self.instance]);
+        attribute("pvninstance", &[&self.instance]);
+        attribute("pvnworkflow", &[namespace, ".", name]);
+        attribute("pvnversion", &[version]);
+        attribute("pvndigest", &[self.digest.get(..16).unwrap_or(&self.digest)]);
+        attribute("pvnto", &[to]);
+        attribute("pvnkind", &[self.kind()]);
+        out.extend_from_slice(b",\"data\":");
+        // Plain data: writing it to memory cannot fail.
+        let written = write_message(self, &mut serde_json::Serializer::new(&mut out));
+        out.push(b'}');
+        written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
     }
 
     /// Reads a message from a CloudEvent in the JSON format.
@@ -287,7 +338,7 @@ impl Message {
         }
         // The form first: the data of another one may look like this one's.
         let Kind { type_ } = serde_json::from_str(text).map_err(|e| format!("it is no CloudEvent: {e}"))?;
-        if type_.rsplit('.').next() != Some(FORM) {
+        if !matches!(type_.rsplit('.').next(), Some(FORM | FORM_BEFORE)) {
             return Err(format!("an event of type `{type_}` is no message of the form {FORM}"));
         }
         let data: Data = serde_json::from_str(text).map_err(|e| format!("its data is no message: {e}"))?;
@@ -311,28 +362,29 @@ impl Message {
         }
     }
 
-    /// The task the message leads to, or what it is about.
-    fn what(&self, program: &Program) -> String {
-        match &self.body {
-            Body::Token { errand: Errand::Enter(node), .. } => format!("{}.due", program.node(*node).name),
-            Body::Token { errand: Errand::Undo, .. } => "rollback".into(),
-            Body::Token { .. } => "finished".into(),
-            Body::Report { .. } => "branch.reported".into(),
-            Body::Side { .. } => "rollback.reported".into(),
-            Body::Dropped { .. } => "branch.dropped".into(),
-            Body::Fence { .. } => "fence".into(),
-            Body::Suspend { on: true, .. } => "suspend".into(),
-            Body::Suspend { .. } => "resume".into(),
-            Body::Hasten => "hasten".into(),
-            Body::Undone => "undone".into(),
-            Body::Bereaved { .. } => "abandoned".into(),
-        }
+    /// What the message is about: the task that it leads to, if it leads to one, and a word.
+    fn what<'a>(&self, program: &'a Program) -> (&'a str, &'static str) {
+        let word = match &self.body {
+            Body::Token { errand: Errand::Enter(node), .. } => return (&program.node(*node).name, ".due"),
+            Body::Token { errand: Errand::Undo, .. } => "rollback",
+            Body::Token { .. } => "finished",
+            Body::Report { .. } => "branch.reported",
+            Body::Side { .. } => "rollback.reported",
+            Body::Dropped { .. } => "branch.dropped",
+            Body::Fence { .. } => "fence",
+            Body::Suspend { on: true, .. } => "suspend",
+            Body::Suspend { .. } => "resume",
+            Body::Hasten => "hasten",
+            Body::Undone => "undone",
+            Body::Bereaved { .. } => "abandoned",
+        };
+        ("", word)
     }
 
-    fn subject(&self, program: &Program) -> String {
+    fn subject<'a>(&'a self, program: &'a Program) -> &'a str {
         match &self.body {
-            Body::Token { errand: Errand::Enter(node), .. } => program.node(*node).reference.to_string(),
-            _ => self.instance.clone(),
+            Body::Token { errand: Errand::Enter(node), .. } => &program.node(*node).reference,
+            _ => &self.instance,
         }
     }
 }
@@ -345,7 +397,14 @@ mod tests {
 
     #[test]
     fn what_was_written_once_is_what_would_be_written_again() {
-        let start = Start { id: "i".into(), input: Value::text("\u{e9}\n"), correlation_id: "i".into(), parent: None };
+        let start = Start {
+            id: "i".into(),
+            input: Value::text("\u{e9}\n"),
+            correlation_id: "i".into(),
+            parent: None,
+            trace: None,
+            notify: None,
+        };
         let unresolved = vec![(Entry::Stuck, "\"why\"".to_owned())];
         let mut message = Message {
             instance: "i".into(),
@@ -370,6 +429,25 @@ mod tests {
         // It came again, which is not what its sender wrote.
         message.redelivered = true;
         assert!(journal(&message).contains("\"redelivered\":true"));
+    }
+
+    #[test]
+    fn a_message_of_the_form_before_is_read() {
+        let data = r#"{"instance":"i","digest":"d","from":"engine","to":"s","number":1,"header":{"start":{"id":"i","input":{"a":1},
+            "correlation_id":"i","parent":null},"startedAt":5},"body":{"token":{"t":0,"token":{"frames":[],"data":{"a":1},
+            "context":{"a":1},"log":[],"home":"root","variables":[],"base":"","deadline":null,"retries":0,"fence":"open",
+            "timedOut":null,"rollbacks":[],"halted":false},"errand":{"enter":5}}}}"#;
+        let envelope = |form: &str| format!(r#"{{"type":"n.w.task.due.{form}","data":{data}}}"#);
+        let message = Message::from_envelope(&envelope("v1")).unwrap();
+        let Body::Token { token, .. } = &message.body else { panic!("{message:?}") };
+        assert_eq!(
+            (token.data.to_json(), message.header.start.input.to_json()),
+            (r#"{"a":1}"#.into(), r#"{"a":1}"#.into())
+        );
+        let again = serde_json::to_string(&message).unwrap();
+        assert!(again.starts_with(r#"{"values":[[{"a":1}]],"instance":"i","#), "{again}");
+        assert_eq!(serde_json::from_str::<Message>(&again).unwrap(), message);
+        assert!(Message::from_envelope(&envelope("v3")).unwrap_err().contains("no message of the form v2"));
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //! at the moves of `machine`; one file in `task` for each kind of task; undoing is in `saga`.
 
 mod apply;
+mod callback;
 mod event;
 mod lifecycle;
 mod lost;
 mod machine;
 mod message;
+mod notice;
 mod rows;
 mod saga;
 mod scope;
@@ -24,10 +26,10 @@ mod travel;
 mod types;
 mod waits;
 
-pub use event::{AfterRollback, Event, Parked, ReportKind, TokenId, Trace};
+pub use event::{AfterRollback, Awaited, Event, Parked, ReportKind, TokenId, Trace};
 pub use lifecycle::lifecycle;
 pub use lost::{Extent, Loss, Remains, Replaced, Witness};
-pub use message::Message;
+pub use message::{ATTRIBUTES, Message};
 pub use state::State;
 pub use types::*;
 pub use waits::{Wait, WaitsFor};
@@ -182,7 +184,16 @@ impl Step {
             && !state.is_ended()
             && requested > 0
             && outstanding.len() == requested
-            && outstanding.iter().all(|effect| matches!(effect, Effect::Call(_)))
+            // Whoever has the URL of a callback may use it at once: the call is in the journal before.
+            && outstanding.iter().all(|effect| matches!(effect, Effect::Call(call) if !call.callback))
+    }
+
+    /// Whether it takes up a message that was delivered before: the calls that it leads to may have been made then.
+    pub fn repeats(&self) -> bool {
+        self.events.iter().any(|event| match event {
+            Event::Arrived { message, parked: false } | Event::Admitted { message } => message.redelivered,
+            _ => false,
+        })
     }
 
     /// Both steps as one.
@@ -237,6 +248,9 @@ impl Machine<'_> {
         match command {
             Command::Start(start) => self.start(scrubbed_start(start)),
             Command::Outcome { call, outcome, held } => self.outcome(call, scrubbed_outcome(outcome), held),
+            Command::Callback { key, outcome } => self.callback(&key, scrubbed_outcome(outcome)),
+            Command::Heartbeat { key } => self.heartbeat(&key),
+            Command::LateCallback { key } => self.late_callback(key),
             Command::Child { call, result } => self.child(call, result),
             Command::Event(event) => self.event(scrubbed_event(event)),
             Command::Message(message) => self.message(*message),
@@ -271,6 +285,9 @@ impl Machine<'_> {
     }
 
     fn outcome(&mut self, call: CallId, outcome: Outcome, held: Option<Held>) -> Result<Cause, Rejected> {
+        if call == notice::NOTICE {
+            return self.told(outcome);
+        }
         let (t, key) = self
             .waiting(call, |pending| match pending {
                 Pending::Call(call) => Some(call.key.clone()),
@@ -280,12 +297,16 @@ impl Machine<'_> {
         let event_type = match outcome {
             Outcome::Success(_) => "call.completed",
             Outcome::Failure { .. } => "call.faulted",
+            Outcome::Accepted if self.awaits_callback(t) => "call.accepted",
+            Outcome::Accepted => return Err(Rejected::Stale),
         };
         let cause = self.cause_of(t, event_type, Some(key));
         if let Some(held) = held {
             self.emit(Event::Held { t, task: cause.subject.as_str().into(), run: call.0, held });
         }
-        if self.state.suspended.is_some() {
+        if outcome == Outcome::Accepted {
+            self.accept(t);
+        } else if self.state.suspended.is_some() {
             self.emit(Event::Parked { input: Parked::Outcome { call, outcome } });
         } else {
             let go = self.call_ended(t, outcome);
@@ -314,10 +335,7 @@ impl Machine<'_> {
 
     /// The token that waits for a call, unless its answer has come already.
     fn waiting<T>(&self, call: CallId, of: impl Fn(&Pending) -> Option<T>) -> Option<(TokenId, T)> {
-        let parked = self.state.parked.iter().any(|p| match p {
-            Parked::Outcome { call: c, .. } | Parked::Child { call: c, .. } => *c == call,
-            Parked::Event { .. } | Parked::Message { .. } => false,
-        });
+        let parked = self.state.is_answered(call);
         let mut tokens = self.state.tokens.iter().filter(|_| !parked);
         tokens.find_map(|(t, token)| {
             let waits = token.top().is_some_and(|frame| frame.run == call.0);
@@ -387,6 +405,10 @@ impl Machine<'_> {
         let Some(since) = self.state.suspended else { return (Vec::new(), 0) };
         let paused = self.now.since(since).max(0);
         let parked = self.state.parked.clone();
+        self.answered.extend(parked.iter().filter_map(|parked| match parked {
+            Parked::Outcome { call, .. } | Parked::Child { call, .. } => Some(*call),
+            Parked::Event { .. } | Parked::Message { .. } => None,
+        }));
         self.emit(Event::Resumed {});
         if self.host.here.is_engine() {
             self.order_suspension(false);
@@ -488,5 +510,6 @@ fn scrubbed_outcome(outcome: Outcome) -> Outcome {
             let (title, detail) = (scrub(problem.title), problem.detail.map(scrub));
             Outcome::Failure { problem: Problem { title, detail, ..problem }, certainty }
         }
+        Outcome::Accepted => Outcome::Accepted,
     }
 }

@@ -1,7 +1,7 @@
 //! State to records: the rows of the read model, wherever a step ran.
 
 use super::event::{Event, Trace};
-use super::state::{Frame, Pending, Role, State, Token};
+use super::state::{Frame, Home, Pending, Role, State, Token};
 use crate::program::Program;
 use crate::record::{ServiceTask, Status, WorkflowInstance};
 use crate::time::Timestamp;
@@ -42,7 +42,10 @@ impl State {
                     continue;
                 }
                 let top = depth + 1 == token.frames.len();
-                let waits = matches!(token.pending, Pending::Time(_) | Pending::Backoff(_) | Pending::Events);
+                let waits = match &token.pending {
+                    Pending::Call(call) => call.accepted().is_some(),
+                    pending => matches!(pending, Pending::Time(_) | Pending::Backoff(_) | Pending::Events),
+                };
                 let status = match self.suspended {
                     Some(_) => Status::Suspended,
                     None if top && waits => Status::Waiting,
@@ -95,6 +98,8 @@ fn row(program: &Program, state: &State, token: &Token, depth: usize, frame: &Fr
         Role::Undo(undoing) => Some(task_id(undoing.task.run)),
         _ => None,
     });
+    // What undoes something is no task: it has no row.
+    let around = token.frames.iter().take(depth).rfind(|around| !matches!(around.role, Role::Undo(_)));
     ServiceTask {
         id: task_id(frame.run),
         workflow_instance_id: state.id().to_owned(),
@@ -110,5 +115,12 @@ fn row(program: &Program, state: &State, token: &Token, depth: usize, frame: &Fr
         start_time: frame.started,
         end_time: None,
         compensates,
+        within: around.map(|around| around.run).or_else(|| forked(state, token)),
     }
+}
+
+/// The run of the fork that a branch belongs to, while the token that waits for it is here.
+fn forked(state: &State, token: &Token) -> Option<u32> {
+    let Home::Branch { parent, .. } = &token.home else { return None };
+    state.token(*parent)?.top().map(|fork| fork.run)
 }

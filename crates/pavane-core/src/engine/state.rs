@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Wake;
-use super::event::{AfterRollback, Parked, ReportKind, TokenId};
+use super::event::{AfterRollback, Awaited, Parked, ReportKind, TokenId};
 use super::message::Peer;
-use super::types::{Call, CallId, Child, Effect, Parent, Request, Start};
+use super::notice::Notice;
+use super::types::{Call, CallId, Child, Effect, Parent, Request, Start, TraceContext};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
@@ -26,6 +27,9 @@ pub(super) const MAX_INBOX: usize = 1_000;
 
 /// How many events' ids are remembered to tell a repeat. Redelivery is near in time, so a window is enough.
 const MAX_SEEN: usize = 4_096;
+
+/// How many ended calls are remembered for the callbacks that come after: services repeat theirs soon or not at all.
+const MAX_CALLED_BACK: usize = 1_000;
 
 /// The whole state of one instance.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,10 @@ pub struct State {
     pub(super) suspensions: u64,
     /// A part of it was lost: what comes begins nothing and is undone.
     pub(super) bereft: bool,
+    /// Calls that awaited a callback and ended.
+    pub(super) called_back: CalledBack,
+    /// Somebody is to be told that it has ended.
+    pub(super) notice: Option<Notice>,
 }
 
 /// How the instance ended.
@@ -76,27 +84,43 @@ pub(super) struct Ended {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Token {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
     pub data: Value,
     pub context: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<Entry>,
     /// A token that travels waits for nothing.
     #[serde(skip)]
     pub pending: Pending,
+    #[serde(skip_serializing_if = "is_default")]
     pub home: Home,
     /// Variables of the tasks around a branch, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<(Arc<str>, Value)>,
     /// Address of the place where a branch began.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub base: String,
     /// Soonest deadline around a branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// Retries done by the tries around a branch.
+    #[serde(skip_serializing_if = "is_default")]
     pub retries: u32,
+    #[serde(skip_serializing_if = "is_default")]
     pub fence: Fence,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timed_out: Option<TimedOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Rollback>,
     /// A compensation of this token's rollback failed for good.
+    #[serde(skip_serializing_if = "is_default")]
     pub halted: bool,
+}
+
+/// Whether a field need not be written.
+fn is_default<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
 }
 
 /// Where a token reports to.
@@ -230,6 +254,79 @@ pub(super) struct PendingCall {
     pub attempt: u32,
     pub compensates: Option<String>,
     pub deadline: Option<Timestamp>,
+    pub callback: Option<Callback>,
+}
+
+/// A callback that is awaited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Callback {
+    pub awaited: Awaited,
+    pub accepted: Option<Accepted>,
+}
+
+/// Since when a call waits for its callback alone, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub since: Timestamp,
+    pub until: Option<Timestamp>,
+    pub silent: Option<Timestamp>,
+}
+
+impl PendingCall {
+    /// Set once the service has taken the call, and a callback alone is waited for.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        self.callback.as_ref()?.accepted.as_ref()
+    }
+
+    pub fn accepted_mut(&mut self) -> Option<&mut Accepted> {
+        self.callback.as_mut()?.accepted.as_mut()
+    }
+}
+
+impl Accepted {
+    /// When it is given up, if its task has not been before.
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.until.into_iter().chain(self.silent).min()
+    }
+}
+
+/// Calls that awaited a callback and ended, by their keys, the oldest forgotten first: so that whoever calls back once more
+/// is told why it does not count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CalledBack {
+    order: VecDeque<String>,
+    calls: BTreeMap<String, Past>,
+}
+
+/// A call that awaited a callback.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    pub task: Arc<str>,
+    /// Whether it got its answer; it was given up otherwise.
+    pub answered: bool,
+    /// A callback that came too late is on record.
+    pub late: bool,
+}
+
+impl CalledBack {
+    pub fn get(&self, key: &str) -> Option<&Past> {
+        self.calls.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Past> {
+        self.calls.get_mut(key)
+    }
+
+    pub fn insert(&mut self, key: String, past: Past) {
+        if self.calls.insert(key.clone(), past).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > MAX_CALLED_BACK {
+            if let Some(oldest) = self.order.pop_front() {
+                self.calls.remove(&oldest);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -417,6 +514,10 @@ impl Token {
         extend(&mut self.deadline);
         if let Pending::Call(call) = &mut self.pending {
             extend(&mut call.deadline);
+            if let Some(accepted) = call.accepted_mut() {
+                extend(&mut accepted.until);
+                extend(&mut accepted.silent);
+            }
         }
         for frame in &mut self.frames {
             extend(&mut frame.deadline);
@@ -499,23 +600,16 @@ impl Token {
 impl State {
     /// What the world still owes this instance.
     pub fn outstanding(&self) -> Vec<Effect> {
-        let parked: Vec<CallId> = self
-            .parked
-            .iter()
-            .filter_map(|p| match p {
-                Parked::Outcome { call, .. } | Parked::Child { call, .. } => Some(*call),
-                Parked::Event { .. } | Parked::Message { .. } => None,
-            })
-            .collect();
+        let notice = self.notice_call().map(Effect::Call);
         self.tokens
             .values()
             .filter_map(|token| {
                 let id = CallId(token.top()?.run);
-                if parked.contains(&id) {
+                if self.is_answered(id) {
                     return None;
                 }
                 match &token.pending {
-                    Pending::Call(call) => Some(Effect::Call(Call {
+                    Pending::Call(call) if call.accepted().is_none() => Some(Effect::Call(Call {
                         id,
                         reference: call.task.clone(),
                         key: call.key.clone(),
@@ -523,18 +617,36 @@ impl State {
                         compensates: call.compensates.clone(),
                         request: call.request.clone(),
                         deadline: call.deadline,
+                        callback: call.callback.is_some(),
                     })),
                     Pending::Child(child) => Some(Effect::StartChild { call: id, child: (**child).clone() }),
                     _ => None,
                 }
             })
+            .chain(notice)
             .collect()
+    }
+
+    /// Whether the answer to a call, or a sub-workflow's end, came while it was suspended and is to be taken up.
+    pub(super) fn is_answered(&self, call: CallId) -> bool {
+        self.parked.iter().any(|parked| match parked {
+            Parked::Outcome { call: c, .. } | Parked::Child { call: c, .. } => *c == call,
+            Parked::Event { .. } | Parked::Message { .. } => false,
+        })
     }
 
     /// When to look at the instance next. [`Wake::Now`] wins over a time; see [`State::next_timer`] for that.
     pub fn wake(&self) -> Wake {
-        let owed = |t: &Token| matches!(t.pending, Pending::Call(_) | Pending::Child(_));
-        if self.tokens.values().any(owed) { Wake::Now } else { self.next_timer().map_or(Wake::OnInput, Wake::At) }
+        let owed = |t: &Token| match &t.pending {
+            Pending::Call(call) => call.accepted().is_none(),
+            pending => matches!(pending, Pending::Child(_)),
+        };
+        let tells = self.notice.is_some_and(|notice| notice.at.is_none());
+        if tells || self.tokens.values().any(owed) {
+            Wake::Now
+        } else {
+            self.next_timer().map_or(Wake::OnInput, Wake::At)
+        }
     }
 
     /// The soonest time at which [`super::Command::Tick`] does something; absent while suspended or ended.
@@ -543,8 +655,9 @@ impl State {
             return None;
         }
         let tokens = self.tokens.values().filter_map(|token| {
-            let waits = match token.pending {
-                Pending::Time(at) | Pending::Backoff(at) => Some(at),
+            let waits = match &token.pending {
+                Pending::Time(at) | Pending::Backoff(at) => Some(*at),
+                Pending::Call(call) => call.accepted().and_then(Accepted::ends),
                 _ => None,
             };
             // A branch's inherited deadline is its parent's to act on.
@@ -554,7 +667,8 @@ impl State {
             });
             own.chain([waits]).flatten().min().filter(|_| token.timed_out.is_none() || waits.is_some())
         });
-        tokens.chain(self.workflow_deadline()).min()
+        let notice = self.notice.and_then(|notice| notice.at);
+        tokens.chain(self.workflow_deadline()).chain(notice).min()
     }
 
     /// The workflow's own deadline, while it can still do something.
@@ -578,9 +692,10 @@ impl State {
         }
     }
 
-    /// Whether nothing can follow any more: ended, and every loser of a race has come home. It may be forgotten.
+    /// Whether nothing can follow any more: ended, as whoever asked was told, and every loser of a race has come home. It may
+    /// be forgotten.
     pub fn is_closed(&self) -> bool {
-        self.ended.is_some() && self.tokens.is_empty() && self.losers.is_empty()
+        self.ended.is_some() && self.notice.is_none() && self.tokens.is_empty() && self.losers.is_empty()
     }
 
     /// Whether nothing of the instance is here, and nothing is to come home to here.
@@ -596,6 +711,11 @@ impl State {
     /// Where the result of this instance goes, when it is a sub-workflow somebody waits for.
     pub fn parent(&self) -> Option<&Parent> {
         self.start.as_ref()?.parent.as_ref()
+    }
+
+    /// The trace it belongs to, if whoever started it had one.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.start.as_ref()?.trace.as_ref()
     }
 
     /// Id of the outermost instance of the chain of sub-workflows it belongs to.

@@ -2,7 +2,7 @@
 
 use super::event::{Event, TokenId};
 use super::machine::{Go, Machine};
-use super::state::{Pending, ROOT, Role, Token};
+use super::state::{Accepted, Pending, ROOT, Role, Token};
 use super::types::Rejected;
 use super::{Cause, Wake};
 
@@ -12,10 +12,14 @@ enum DueNow {
     Wait,
     /// A retry.
     Again,
+    /// A callback that did not come.
+    Callback,
     /// The deadline of the task at this depth.
     Task { depth: usize, attempt: bool },
     /// The workflow's own.
     Workflow,
+    /// To tell of the end again.
+    Notice,
 }
 
 impl Machine<'_> {
@@ -37,6 +41,9 @@ impl Machine<'_> {
         if self.state.workflow_deadline().is_some_and(|at| at <= self.now) {
             return Some((ROOT, DueNow::Workflow));
         }
+        if self.state.notice.and_then(|notice| notice.at).is_some_and(|at| at <= self.now) {
+            return Some((ROOT, DueNow::Notice));
+        }
         self.state.tokens.iter().find_map(|(t, token)| Some((*t, self.due_of(token)?)))
     }
 
@@ -56,9 +63,10 @@ impl Machine<'_> {
                 }
             }
         }
-        match token.pending {
-            Pending::Time(at) if at <= self.now => Some(DueNow::Wait),
-            Pending::Backoff(at) if at <= self.now => Some(DueNow::Again),
+        match &token.pending {
+            Pending::Time(at) if *at <= self.now => Some(DueNow::Wait),
+            Pending::Backoff(at) if *at <= self.now => Some(DueNow::Again),
+            Pending::Call(call) if passed(call.accepted().and_then(Accepted::ends)) => Some(DueNow::Callback),
             _ => None,
         }
     }
@@ -70,6 +78,8 @@ impl Machine<'_> {
                 self.schedule(t, Go::Leave(data));
             }
             DueNow::Again => self.schedule(t, Go::Again),
+            DueNow::Notice => self.emit(Event::NoticeRepeated {}),
+            DueNow::Callback => self.callback_missed(t),
             DueNow::Task { depth, attempt } if self.joins(t) => {
                 self.emit(Event::TimedOut { t, depth: u32::try_from(depth).ok(), attempt });
                 self.cut_branches(t);

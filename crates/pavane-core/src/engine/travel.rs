@@ -68,11 +68,7 @@ impl Machine<'_> {
             _ => None,
         };
         let mut message = self.compose(to, Body::Token { t, token, errand })?;
-        if limited {
-            // Measured as it will be sent, so that it is written once for both.
-            message.write();
-        }
-        if let Err(problem) = if limited { self.fits(&message) } else { Ok(()) } {
+        if let Err(problem) = if limited { self.fits(&mut message) } else { Ok(()) } {
             return Some(match due {
                 Some(node) => self.enter_in_vain(t, node, problem),
                 None => Go::Unwind(problem.at(&self.last_task(t))),
@@ -83,9 +79,10 @@ impl Machine<'_> {
         None
     }
 
-    /// Whether a message is small enough to be sent.
-    fn fits(&mut self, message: &Message) -> Result<(), Problem> {
-        let (size, most) = (message.size(self.program, self.now), self.host.max_token);
+    /// Whether a message is small enough to be sent. It is written for that, and not again when it is.
+    fn fits(&mut self, message: &mut Message) -> Result<(), Problem> {
+        message.write();
+        let (size, most) = (message.size(), self.host.max_token);
         if size <= most {
             return Ok(());
         }
@@ -248,8 +245,8 @@ impl Machine<'_> {
                     (data, context) = (Value::NULL, Value::NULL);
                 }
                 let arrival = Box::new(Arrival { kind: report, problem, data, context, log });
-                let message = self.compose(at, Body::Report { parent, t, index, arrival })?;
-                if let Err(problem) = if limited { self.fits(&message) } else { Ok(()) } {
+                let mut message = self.compose(at, Body::Report { parent, t, index, arrival })?;
+                if let Err(problem) = if limited { self.fits(&mut message) } else { Ok(()) } {
                     return Some(Go::Unwind(problem.at(&self.last_task(t))));
                 }
                 self.post(message);

@@ -37,6 +37,24 @@ pub enum Command {
         /// What it waited for before it was sent, if that is worth a word in the record.
         held: Option<Held>,
     },
+    /// The service of a call that awaits a callback completes or fails it. A repeat of the call under the same key asks for
+    /// the same work, so that an answer to the one is an answer to the other.
+    Callback {
+        /// The idempotency key of the call.
+        key: String,
+        /// How it ended: never [`Outcome::Accepted`].
+        outcome: Outcome,
+    },
+    /// The service of such a call is still at work.
+    Heartbeat {
+        /// The idempotency key of the call.
+        key: String,
+    },
+    /// A callback came that was [`Rejected::Late`]: it is put on record, once for each call.
+    LateCallback {
+        /// The idempotency key of the call.
+        key: String,
+    },
     /// A sub-workflow ended.
     Child {
         /// The call, as [`Effect::StartChild`] named it.
@@ -80,6 +98,22 @@ pub struct Start {
     pub correlation_id: String,
     /// The instance and task that run it as a sub-workflow.
     pub parent: Option<Parent>,
+    /// The trace that it belongs to, if whoever started it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+    /// An `http` or `https` URL that is told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
+}
+
+/// A trace in the form of W3C Trace Context. It goes wherever the instance does; the machine does not read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceContext {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// Where a sub-workflow's result goes.
@@ -111,6 +145,8 @@ pub enum Outcome {
         /// What is known about the effect.
         certainty: Certainty,
     },
+    /// It has not ended: the service took it, and a callback will tell. Only where [`Call::callback`] says so.
+    Accepted,
 }
 
 /// What a call waited for at the gate of its service before it was sent, in milliseconds by reason.
@@ -190,6 +226,8 @@ pub struct Call {
     pub request: Arc<Request>,
     /// The call must have ended by then.
     pub deadline: Option<Timestamp>,
+    /// Whether the service may take it with 202 and answer by a callback.
+    pub callback: bool,
 }
 
 /// A request, fully evaluated. Secrets in it are sealed (see [`crate::engine::secret`]) until it is sent.
@@ -295,6 +333,10 @@ pub struct Child {
 /// Bytes of a message, at most, when nobody says otherwise: what the usual brokers take without being told to.
 pub const MAX_TOKEN: usize = 1 << 20;
 
+/// How long a callback is awaited, in milliseconds, when neither its task nor the configuration says: longer than a person
+/// takes to look at something, and short enough that work which nobody does is known within the hour.
+pub const CALLBACK_TIMEOUT: i64 = 3_600_000;
+
 /// What the machine may know about where it runs. The same on every machine that replays nothing: read by `decide` only.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -306,11 +348,19 @@ pub struct Host {
     pub runtime: Value,
     /// Bytes of a message that takes work on, at most: see [`MAX_TOKEN`]. What undoes, stops or ends work has no limit.
     pub max_token: usize,
+    /// Milliseconds for which a callback is awaited by a task without a timeout: see [`CALLBACK_TIMEOUT`].
+    pub callback_timeout: i64,
 }
 
 impl Default for Host {
     fn default() -> Host {
-        Host { here: Location::default(), secrets: BTreeMap::new(), runtime: Value::default(), max_token: MAX_TOKEN }
+        Host {
+            here: Location::default(),
+            secrets: BTreeMap::new(),
+            runtime: Value::default(),
+            max_token: MAX_TOKEN,
+            callback_timeout: CALLBACK_TIMEOUT,
+        }
     }
 }
 
@@ -333,4 +383,8 @@ pub enum Rejected {
     Invalid(Problem),
     /// The command does not fit the instance's status; says which and what would.
     Conflict(String),
+    /// The call that a callback or heartbeat is for has its answer.
+    Answered,
+    /// Nobody waits for this callback or heartbeat: the time of its task was over, or the task was given up.
+    Late,
 }

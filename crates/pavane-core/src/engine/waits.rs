@@ -18,7 +18,7 @@ pub struct Wait {
     /// Host of the service called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// When the task began.
+    /// When the task began; for a callback, when the service took the call.
     pub since: Timestamp,
     /// When it goes on by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,6 +31,8 @@ pub struct Wait {
 pub enum WaitsFor {
     /// The answer to a call.
     Call,
+    /// The callback that tells how a call ended.
+    Callback,
     /// The end of a sub-workflow.
     Workflow,
     /// A time.
@@ -48,6 +50,7 @@ impl WaitsFor {
     pub fn as_str(self) -> &'static str {
         match self {
             WaitsFor::Call => "call",
+            WaitsFor::Callback => "callback",
             WaitsFor::Workflow => "workflow",
             WaitsFor::Time => "time",
             WaitsFor::Retry => "retry",
@@ -63,7 +66,10 @@ impl State {
         let wait = |token: &Token| {
             let (what, until) = match &token.pending {
                 Pending::Nothing => return None,
-                Pending::Call(call) => (WaitsFor::Call, call.deadline),
+                Pending::Call(call) => match call.accepted() {
+                    Some(accepted) => (WaitsFor::Callback, accepted.ends().into_iter().chain(call.deadline).min()),
+                    None => (WaitsFor::Call, call.deadline),
+                },
                 Pending::Child(_) => (WaitsFor::Workflow, None),
                 Pending::Time(at) => (WaitsFor::Time, Some(*at)),
                 Pending::Backoff(at) => (WaitsFor::Retry, Some(*at)),
@@ -71,12 +77,14 @@ impl State {
                 Pending::Join(_) | Pending::RollbackJoin(_) | Pending::Drain(_) => (WaitsFor::Branches, None),
             };
             let frame = token.frames.last();
-            let service = match &token.pending {
-                Pending::Call(call) => call.request.host().map(str::to_owned),
-                _ => None,
+            let (service, accepted) = match &token.pending {
+                Pending::Call(call) => (call.request.host().map(str::to_owned), call.accepted()),
+                _ => (None, None),
             };
             let task = frame.map(|frame| program.node(frame.node).reference.to_string()).unwrap_or_default();
-            Some(Wait { task, what, service, since: frame.map_or(self.started_at, |frame| frame.started), until })
+            let began = frame.map_or(self.started_at, |frame| frame.started);
+            let since = accepted.map_or(began, |accepted| accepted.since);
+            Some(Wait { task, what, service, since, until })
         };
         self.tokens.values().filter_map(wait).collect()
     }

@@ -131,7 +131,7 @@ impl<'a> Compiler<'a> {
         names: &BTreeMap<&str, NodeId>,
         variables: &Variables,
     ) -> Node {
-        Node {
+        let node = Node {
             name: task.name.as_str().into(),
             reference: task.reference.as_str().into(),
             kind: kind(&task.kind),
@@ -152,8 +152,26 @@ impl<'a> Compiler<'a> {
                 })
             }),
             keep_effects: task.pavane.keep_effects,
+            callback: task.pavane.callback,
             act: self.act(task, names, variables),
+        };
+        if node.callback.is_some() && !super::place::names_host(&node.act) {
+            self.unknown_service(task);
         }
+        node
+    }
+
+    /// Whoever has the URL of a callback may complete the task: data must not decide who that is.
+    fn unknown_service(&mut self, task: &Task) {
+        self.report(
+            definition::codes::AWAIT_HOST,
+            task.at,
+            &task.reference,
+            format!("`{}` awaits a callback, and the host of its endpoint is decided at run time", task.name),
+            Some(
+                "begin the endpoint with a fixed scheme and host, so that it is known who may complete the task".into(),
+            ),
+        );
     }
 
     fn act(&mut self, task: &'a Task, names: &BTreeMap<&str, NodeId>, variables: &Variables) -> Act {

@@ -163,6 +163,11 @@ impl Program {
         self.nodes.iter().any(|node| matches!(node.act, Act::Fork { compete: true, .. }))
     }
 
+    /// Whether any of its calls awaits a callback.
+    pub fn awaits_callbacks(&self) -> bool {
+        self.nodes.iter().any(|node| node.callback.is_some())
+    }
+
     /// Everything in a raw input that does not fit the schema: where, as a JSON pointer, and why. A start refuses such
     /// an input, too; this tells all of it beforehand.
     pub fn input_violations(&self, input: &Value) -> Vec<(String, String)> {

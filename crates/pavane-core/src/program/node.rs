@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{Backoff, CallOutput, Read};
+use crate::definition::{Backoff, CallOutput, Callback, Read};
 use crate::expression::{Expression, Schema, Template};
 use crate::time::Duration;
 use crate::value::Value;
@@ -77,6 +77,8 @@ pub struct Node {
     pub(crate) next: Option<NodeId>,
     pub(crate) undo: Option<Undo>,
     pub(crate) keep_effects: bool,
+    /// The service answers the call of this node by a callback.
+    pub(crate) callback: Option<Callback>,
     pub(crate) act: Act,
 }
 

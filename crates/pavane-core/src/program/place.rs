@@ -161,7 +161,16 @@ fn effectful(node: &Node) -> bool {
 
 /// Where a node's call goes; none when it makes none.
 fn endpoint(node: &Node) -> Option<&UriCode> {
-    match &node.act {
+    called(&node.act)
+}
+
+/// Whether it is known whom a call goes to.
+pub(super) fn names_host(act: &Act) -> bool {
+    called(act).and_then(host).is_some()
+}
+
+fn called(act: &Act) -> Option<&UriCode> {
+    match act {
         Act::Http(code) => Some(&code.uri),
         Act::OpenApi(code) => Some(&code.document),
         _ => None,

@@ -96,6 +96,8 @@ struct World<'a> {
     journal: Vec<JournalEntry>,
     /// Calls shown in the transcript.
     shown: BTreeSet<u32>,
+    /// The last key of each task that was called.
+    keys: BTreeMap<String, String>,
     /// How many answers each entry of `calls` has given.
     given: BTreeMap<&'a str, usize>,
     events: usize,
@@ -115,6 +117,7 @@ impl<'a> World<'a> {
             state: State::default(),
             journal: Vec::new(),
             shown: BTreeSet::new(),
+            keys: BTreeMap::new(),
             given: BTreeMap::new(),
             events: 0,
             now: START,
@@ -156,12 +159,25 @@ impl<'a> World<'a> {
             input: Value::from(&self.run.input),
             correlation_id: ID.into(),
             parent: None,
+            trace: None,
+            notify: self.run.notify.clone(),
         })
     }
 
     fn happen(&mut self, happening: &Happening) {
         match happening {
             Happening::Answer { to, with } => self.answer(to, with),
+            Happening::Callback { to, with } => {
+                let (key, outcome) = (self.key_of(to), with.outcome());
+                self.note(&format!("callback {to} {}", transcript::outcome(&outcome)));
+                if !self.take(Command::Callback { key: key.clone(), outcome }) {
+                    self.take(Command::LateCallback { key });
+                }
+            }
+            Happening::Heartbeat(to) => {
+                self.note(&format!("heartbeat {to}"));
+                self.take(Command::Heartbeat { key: self.key_of(to) });
+            }
             Happening::Event(event) => {
                 self.events += 1;
                 let mut event = Value::from(event);
@@ -195,6 +211,10 @@ impl<'a> World<'a> {
             }
             Happening::Stop => {}
         }
+    }
+
+    fn key_of(&self, reference: &str) -> String {
+        self.keys.get(reference).unwrap_or_else(|| panic!("{}: {reference} was not called", self.name)).clone()
     }
 
     fn answer(&mut self, to: &To, with: &Answer) {
@@ -253,7 +273,10 @@ impl<'a> World<'a> {
         if self.shown.insert(effect.call_id().0) {
             let at = self.now.since(START);
             match effect {
-                Effect::Call(call) => self.transcript.call(at, call, START),
+                Effect::Call(call) => {
+                    self.keys.insert(call.reference.to_string(), call.key.clone());
+                    self.transcript.call(at, call, START);
+                }
                 Effect::StartChild { call, child } => self.transcript.child(at, call.0, child),
             }
         }
@@ -308,6 +331,8 @@ impl<'a> World<'a> {
                     Rejected::Stale => "stale".into(),
                     Rejected::Invalid(problem) => transcript::problem(&problem),
                     Rejected::Conflict(why) => why,
+                    Rejected::Answered => "it is answered already".into(),
+                    Rejected::Late => "nobody waits for it".into(),
                 };
                 self.note(&format!("refused: {why}"));
                 false

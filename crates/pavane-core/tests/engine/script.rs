@@ -31,6 +31,9 @@ pub struct Run {
     /// Raw input; `{}` when left out.
     #[serde(default = "no_input")]
     pub input: serde_json::Value,
+    /// Who is told of the end.
+    #[serde(default)]
+    pub notify: Option<String>,
     /// Secrets granted.
     #[serde(default)]
     pub secrets: BTreeMap<String, serde_json::Value>,
@@ -68,7 +71,7 @@ pub enum Answers {
 pub enum Answer {
     /// An HTTP status.
     Status(i64),
-    /// `lost`: no answer. `refused`: the request never left.
+    /// `lost`: no answer. `refused`: the request never left. `accepted`: a callback is to come.
     Word(String),
     /// In full.
     Full(Full),
@@ -100,6 +103,15 @@ pub enum Happening {
         /// How.
         with: Answer,
     },
+    /// The service of a call calls back.
+    Callback {
+        /// The reference of the task.
+        to: String,
+        /// How.
+        with: Answer,
+    },
+    /// The service of the call of this task is still at work.
+    Heartbeat(String),
     /// An event comes; what is left out of the envelope is filled in.
     Event(serde_json::Value),
     /// Time passes, timers fire: an ISO 8601 duration.
@@ -140,6 +152,7 @@ impl Answer {
         match self {
             Answer::Word(word) if word == "lost" => failure(500, Certainty::Indeterminate, "no answer".into()),
             Answer::Word(word) if word == "refused" => failure(500, Certainty::NotSent, "no connection".into()),
+            Answer::Word(word) if word == "accepted" => Outcome::Accepted,
             Answer::Word(word) => panic!("no such answer: {word}"),
             Answer::Status(status) => Answer::Full(Full { status: Some(*status), ..Full::default() }).outcome(),
             Answer::Full(full) => match full.status.unwrap_or(200) {

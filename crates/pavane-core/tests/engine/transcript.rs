@@ -63,6 +63,9 @@ impl Transcript {
         if let Some(forward) = &call.compensates {
             line.push_str(&format!(", undoes {}", self.key(forward)));
         }
+        if call.callback {
+            line.push_str(", awaits a callback");
+        }
         if call.attempt > 1 {
             line.push_str(&format!(", attempt {}", call.attempt));
         }
@@ -115,6 +118,7 @@ pub fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Success(output) => output.to_json(),
         Outcome::Failure { problem, certainty } => format!("{} {certainty:?}", problem.status),
+        Outcome::Accepted => "accepted".into(),
     }
 }
 
@@ -139,6 +143,13 @@ fn describe(event: &Event, row: Option<&ServiceTask>, start: Timestamp) -> Optio
         Event::Held { task, held, .. } => {
             format!("{task} was held {}", serde_json::to_string(held).unwrap_or_default())
         }
+        Event::Accepted { task, until, silent, .. } => {
+            let until = until.as_ref().map(|at| format!(", until {}", after(at))).unwrap_or_default();
+            let silent = silent.as_ref().map(|at| format!(", silent until {}", after(at))).unwrap_or_default();
+            format!("{task} accepted{until}{silent}")
+        }
+        Event::Beat { silent, .. } => format!("beat, silent until {}", after(silent)),
+        Event::LateCallback { task, .. } => format!("{task} was called back too late"),
         Event::Waiting { until, .. } => format!("waits until {}", after(until)),
         Event::Listening { task, .. } => format!("{task} listens"),
         Event::Received { kept: true, .. } => "event kept".into(),
@@ -180,6 +191,9 @@ fn describe(event: &Event, row: Option<&ServiceTask>, start: Timestamp) -> Optio
         Event::CancelRequested { reason } => format!("cancel: {reason}"),
         Event::Suspended {} => "suspended".into(),
         Event::Resumed {} => "resumed".into(),
+        Event::NoticeDelayed { at } => format!("told nobody of the end, again at {}", after(at)),
+        Event::NoticeEnded { delivered: true } => "told of the end".into(),
+        Event::NoticeEnded { .. } => "nobody was told of the end".into(),
         Event::Ended { status, .. } => format!("ended {}", status.as_str()),
         _ => return None,
     })

@@ -53,7 +53,8 @@ impl<'a> Places<'a> {
     }
 
     fn start(&mut self, input: Value) {
-        let start = Start { id: "i".into(), input, correlation_id: "i".into(), parent: None };
+        let start =
+            Start { id: "i".into(), input, correlation_id: "i".into(), parent: None, trace: None, notify: None };
         self.take(&Location::Engine, Command::Start(start));
     }
 

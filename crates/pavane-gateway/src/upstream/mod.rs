@@ -2,9 +2,10 @@
 //!
 //! Start reading at [`Upstream::pick`].
 
-mod balance;
+pub(crate) mod balance;
 mod budget;
 pub(crate) mod client;
+mod direct;
 mod health;
 
 use std::net::IpAddr;
@@ -13,14 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use crate::body;
 use crate::settings::{Balance, HashKey, HealthSettings, Protocol, UpstreamSettings};
 use crate::shed::Concurrency;
 use balance::Ring;
 use budget::Budget;
-use client::Clients;
+use client::{Clients, Way};
+use direct::Direct;
 use health::{Health, Rules};
 
 /// How often a URL is asked whether it is well, if nothing else is set.
@@ -48,6 +50,11 @@ pub(crate) struct Endpoint {
     pub authority: Authority,
     /// Without a slash at its end.
     path: String,
+    /// As the header `Host` has it.
+    host: HeaderValue,
+    /// Where connections are made to.
+    at: Uri,
+    direct: Arc<Direct>,
     in_flight: AtomicUsize,
     health: Mutex<Health>,
 }
@@ -101,6 +108,9 @@ impl Upstream {
                     scheme: scheme.clone(),
                     authority: authority.clone(),
                     path: uri.path().trim_end_matches('/').to_owned(),
+                    host: host_header(scheme, authority).map_err(|_| format!("`{url}` names no host"))?,
+                    at: uri.clone(),
+                    direct: Arc::default(),
                     in_flight: AtomicUsize::new(0),
                     health: Mutex::new(Health::new(rules)),
                 })),
@@ -175,6 +185,15 @@ impl Upstream {
     }
 }
 
+/// The authority without the credentials that it may hold, and without the port that goes without saying.
+fn host_header(scheme: &Scheme, authority: &Authority) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    match authority.port_u16() {
+        Some(port) if port != usual => HeaderValue::try_from(format!("{}:{port}", authority.host())),
+        _ => HeaderValue::from_str(authority.host()),
+    }
+}
+
 async fn watch(upstream: Weak<Upstream>, endpoint: Arc<Endpoint>, settings: HealthSettings, clients: Clients) {
     let interval = settings.interval.unwrap_or(INTERVAL);
     loop {
@@ -195,6 +214,30 @@ impl Endpoint {
     pub fn uri(&self, path_and_query: &str) -> Result<Uri, http::Error> {
         let whole: PathAndQuery = format!("{}{path_and_query}", self.path).try_into()?;
         Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(whole).build()
+    }
+
+    /// Gives a request the target that this URL makes of path and query, and the way it goes.
+    ///
+    /// # Errors
+    /// It cannot be written as one.
+    pub fn address<B>(
+        &self,
+        request: &mut Request<B>,
+        path_and_query: &str,
+        protocol: Protocol,
+        websocket: bool,
+    ) -> Result<Way<'_>, http::Error> {
+        if websocket || protocol != Protocol::Auto || self.scheme != Scheme::HTTP {
+            *request.uri_mut() = self.uri(path_and_query)?;
+            return Ok(if websocket { Way::WebSocket } else { Way::Pooled(protocol) });
+        }
+        let target = match self.path.as_str() {
+            "" => PathAndQuery::try_from(path_and_query),
+            path => PathAndQuery::try_from(format!("{path}{path_and_query}")),
+        };
+        *request.uri_mut() = Uri::from(target?);
+        request.headers_mut().insert(http::header::HOST, self.host.clone());
+        Ok(Way::Direct(&self.direct, &self.at))
     }
 
     /// A client's request ended.

@@ -8,6 +8,7 @@ mod attacks;
 mod authentication;
 mod balancing;
 mod caching;
+mod connections;
 mod limits;
 mod proxying;
 mod support;

@@ -25,7 +25,6 @@ impl Driver {
         reply: Reply<()>,
     ) {
         self.end_hop(id);
-        let redelivered = message.redelivered;
         let taken = origin.zip(message.text()).map(|(Origin { position, .. }, data)| {
             let from = message.from.name().to_owned();
             Taken { from, position, data: data.into() }
@@ -34,12 +33,6 @@ impl Driver {
         let Some(active) = self.active.get_mut(id) else { return };
         match decided {
             Some(Ok((step, ended))) => {
-                if redelivered {
-                    // What it leads to may have been begun when it came before.
-                    let owed = active.state.outstanding();
-                    let new = owed.iter().map(Effect::call_id).filter(|call| !active.in_flight.contains_key(call));
-                    active.recovered.extend(new);
-                }
                 let alone = active.uncommitted == 0 && active.in_flight.is_empty() && self.stop.is_none();
                 if alone && step.may_wait(&active.program, &active.state) {
                     self.next_hop += 1;

@@ -29,6 +29,7 @@ use super::gate::{Gate, Refused, Turn};
 use super::network::{NetworkOptions, Pooled, Used, client, tls};
 use super::openapi::Documents;
 use super::secrets;
+use super::watched::{Ended, Watched};
 use super::{Context, Effects, Performed, Performing};
 use crate::services::{Idempotency, Service, Services};
 
@@ -49,7 +50,10 @@ const TOO_LATE: Duration = Duration::from_millis(50);
 const WORTH_TELLING: Duration = Duration::from_millis(10);
 
 /// Headers whose values are credentials.
-const PRIVATE: [&str; 4] = ["authorization", "cookie", "set-cookie", "proxy-authorization"];
+const PRIVATE: [&str; 5] = ["authorization", "cookie", "set-cookie", "proxy-authorization", CALLBACK];
+
+/// Tells a service where it may answer later. Whoever has it may do so.
+const CALLBACK: &str = "pavane-callback";
 
 /// What a query component may not hold as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -264,11 +268,19 @@ impl Network {
         let limit = service.and_then(|s| s.settings.timeout).unwrap_or(self.0.options.call_timeout);
         let limited = Instant::now() + limit;
         let deadline = due.map_or(limited, |due| due.min(limited));
-        let headers = own_headers(&context, &call, deadline);
+        let watched = Watched::begin(&context, &call);
+        let headers = own_headers(&context, &call, &watched, deadline);
         // Boxed: of the calls that wait for their turn, none needs the room for this yet.
         let result = Box::pin(self.exchange(&request, headers, service, deadline)).await;
+        let ended = match &result {
+            Ok(answer) => Ended::Answered(answer.status.as_u16(), &answer.uri),
+            Err(none) if Kind::of(&none.problem.type_) == Some(Kind::Timeout) => Ended::Late,
+            Err(_) => Ended::Failed,
+        };
+        watched.end(&self.0.options.watch, &call, &request, service, ended);
         turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
         let outcome = match result {
+            Ok(answer) if call.callback && answer.status == StatusCode::ACCEPTED => Outcome::Accepted,
             Ok(answer) => outcome(&request, answer),
             Err(NoAnswer { problem, certainty, .. }) => Outcome::Failure { problem, certainty },
         };
@@ -581,7 +593,7 @@ fn rewritten(status: StatusCode, method: &Method) -> bool {
 
 /// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call. What is not
 /// answered by `deadline` is not waited for: a service need not begin what it cannot end by then.
-fn own_headers(context: &Context, call: &Call, deadline: Instant) -> HeaderMap {
+fn own_headers(context: &Context, call: &Call, watched: &Watched, deadline: Instant) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, value: &str| {
         // Keys and ids are ASCII; a reference may not be, and other bytes in a header mean something else to everybody.
@@ -602,20 +614,14 @@ fn own_headers(context: &Context, call: &Call, deadline: Instant) -> HeaderMap {
     if let Some(forward) = &call.compensates {
         set("pavane-compensates", forward);
     }
-    set("traceparent", &traceparent(&context.instance, call));
+    if let Some(url) = &context.callback {
+        set(CALLBACK, url);
+    }
+    set("traceparent", &watched.parent().to_string());
+    if let Some(state) = context.trace.as_ref().and_then(|trace| trace.state.as_deref()) {
+        set("tracestate", state);
+    }
     headers
-}
-
-/// W3C Trace Context: the trace is the instance's UUID, the span the key's beginning and the attempt.
-fn traceparent(instance: &str, call: &Call) -> String {
-    let trace = match uuid::Uuid::parse_str(instance) {
-        Ok(id) if !id.is_nil() => id.simple().to_string(),
-        _ => pavane_core::id::digest(instance.as_bytes()).chars().take(32).collect(),
-    };
-    let key = call.key.get(..16).and_then(|start| u64::from_str_radix(start, 16).ok()).unwrap_or_default();
-    // A span must not be 0, and attempts under one key differ.
-    let span = (key ^ u64::from(call.attempt)).max(1);
-    format!("00-{trace}-{span:016x}-01")
 }
 
 /// Headers the author gave, and the credentials.
@@ -808,7 +814,7 @@ pub(super) fn without_dots(path: &str) -> String {
 }
 
 /// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -6,6 +6,7 @@ mod http;
 mod network;
 mod openapi;
 mod secrets;
+mod watched;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,9 +15,9 @@ use std::sync::{Arc, OnceLock};
 pub use egress::EgressSettings;
 pub use gate::{Gate, Refused, Turn};
 pub use http::{Network, Traffic};
-pub use network::{NetworkOptions, tls};
+pub use network::{Client, NetworkOptions, tls};
 use pavane_core::Value;
-use pavane_core::engine::{Call, Held, Outcome};
+use pavane_core::engine::{Call, Held, Outcome, TraceContext};
 use tokio::sync::Notify;
 
 /// A future of an effect.
@@ -29,6 +30,10 @@ pub struct Context {
     pub instance: String,
     /// To be asked before the call is sent.
     pub release: Arc<Release>,
+    /// The trace of the instance, if it was started in one.
+    pub trace: Option<TraceContext>,
+    /// `Pavane-Callback`: where its service may answer it later.
+    pub callback: Option<String>,
 }
 
 /// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has

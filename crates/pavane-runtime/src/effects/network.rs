@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -26,7 +26,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
 use super::egress::{Egress, EgressSettings, Guarded};
+use super::http::causes;
 use crate::services::{Services, port};
+use crate::watch::Watch;
 
 /// How calls reach the network.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct NetworkOptions {
     pub max_per_authority: usize,
     /// Calls in flight over all authorities: each holds a socket. Further ones wait their turn in order.
     pub max_calls: usize,
+    /// What it counts and traces; one for the process.
+    pub watch: Arc<Watch>,
 }
 
 impl Default for NetworkOptions {
@@ -66,11 +70,12 @@ impl Default for NetworkOptions {
             call_timeout: Duration::from_secs(30),
             max_per_authority: 64,
             max_calls: 1_024,
+            watch: Arc::default(),
         }
     }
 }
 
-pub(super) type Pooled = Client<HttpsConnector<Connector>, Full<Bytes>>;
+pub(super) type Pooled = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// Builds a client with its connections, which goes only where `egress` lets it, if that is given.
 pub(super) fn client(options: &NetworkOptions, tls: rustls::ClientConfig, egress: Option<Arc<Egress>>) -> Pooled {
@@ -85,10 +90,45 @@ pub(super) fn client(options: &NetworkOptions, tls: rustls::ClientConfig, egress
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
-    Client::builder(TokioExecutor::new())
+    legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(most_in_flight(options))
         .build(https)
+}
+
+/// The largest answer that is read of what is no call: enough for a word about what went wrong.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// A client for what is no call of a workflow: it believes and finds services as calls do.
+#[derive(Clone)]
+pub struct Client(Pooled);
+
+impl Client {
+    /// Sets it up.
+    ///
+    /// # Errors
+    /// A CA file that cannot be read.
+    pub fn new(options: &NetworkOptions) -> Result<Client, String> {
+        tls(options).map(|tls| Client(client(options, tls, None)))
+    }
+
+    /// Sends a request and reads its answer, whatever its status, within a time. An answer of more than 64 KiB is read as
+    /// empty.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn send(
+        &self,
+        request: http::Request<Full<Bytes>>,
+        within: Duration,
+    ) -> Result<(http::StatusCode, http::HeaderMap, Bytes), String> {
+        let asked = async {
+            let (head, body) = self.0.request(request).await.map_err(|error| causes(&error))?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            Ok((head.status, head.headers, body))
+        };
+        tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err("it did not answer in time".into()))
+    }
 }
 
 /// The most calls that may be in flight to one authority: as many connections are kept, or a service with a larger limit

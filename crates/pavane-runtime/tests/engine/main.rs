@@ -5,6 +5,7 @@
 mod alone;
 mod backpressure;
 mod bus;
+mod callbacks;
 mod children;
 mod participants;
 mod pinned;

@@ -256,6 +256,8 @@ pub fn request(name: &str) -> StartRequest {
         input: Value::object([("n", Value::integer(1))]),
         idempotency_key: None,
         id: None,
+        trace: None,
+        notify: None,
     }
 }
 

@@ -105,6 +105,8 @@ async fn a_thousand_orders_at_once_come_through_and_the_service_never_sees_too_m
                 input: value(&format!("{{\"order\":{n}}}")),
                 idempotency_key: None,
                 id: None,
+                trace: None,
+                notify: None,
             };
             orders.spawn(async move {
                 let id = engine.start(request).await.unwrap().id;

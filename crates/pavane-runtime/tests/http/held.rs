@@ -47,6 +47,8 @@ async fn start(engine: &Engine, order: &str) -> String {
         input: value("{}"),
         idempotency_key: None,
         id: None,
+        trace: None,
+        notify: None,
     };
     engine.start(request).await.unwrap().id
 }

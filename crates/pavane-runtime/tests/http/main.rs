@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use pavane_core::definition::CallOutput;
-use pavane_core::engine::{Credentials, HttpRequest, Request};
-use pavane_runtime::effects::NetworkOptions;
+use pavane_core::engine::{Call, Credentials, HttpRequest, Outcome, Request};
+use pavane_runtime::effects::{Context, Effects, NetworkOptions};
 use pavane_runtime::services::{Limits, ServiceSettings};
 use server::*;
 
@@ -89,6 +89,32 @@ async fn services_are_told_who_calls_and_for_which_key() {
     }
     assert_eq!(traces[0][1], traces[1][1], "one trace for one instance");
     assert_ne!(traces[0][2], traces[1][2], "another span for another attempt");
+}
+
+#[tokio::test]
+async fn a_call_that_awaits_a_callback_is_accepted_with_202_alone() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/accepted" => Reply::Bytes(answer("202 Accepted", &[("content-type", "application/json")], "{}")),
+        _ => json("{\"a\":1}"),
+    })
+    .await;
+    let network = network(&[]);
+    let url = "http://h/api/v1/callbacks/token";
+    let context = || Context { instance: "i".into(), callback: Some(url.into()), ..Context::default() };
+    let awaiting = |path: &str| Call { callback: true, ..call(Request::Http(get(server.url(path)))) };
+    let accepted = network.call(context(), awaiting("/accepted")).await.unwrap().outcome;
+    assert_eq!(accepted, Outcome::Accepted);
+    assert_eq!(server.last().header("pavane-callback"), Some(url));
+    let at_once = network.call(context(), awaiting("/done")).await.unwrap().outcome;
+    assert_eq!(output(at_once), r#"{"a":1}"#, "the service had the answer already");
+    // One that awaits none has its answer with 202, and gives nobody a URL.
+    assert_eq!(output(perform(&network, call(Request::Http(get(server.url("/accepted"))))).await), "{}");
+    assert_eq!(server.last().header("pavane-callback"), None);
+    // What a response shows of its request does not hold what only the service may have.
+    let shown = HttpRequest { output: CallOutput::Response, ..get(server.url("/done")) };
+    let shown = Call { callback: true, ..call(Request::Http(shown)) };
+    let shown = output(network.call(context(), shown).await.unwrap().outcome);
+    assert!(shown.contains(r#""pavane-callback":"***""#), "{shown}");
 }
 
 #[tokio::test]

@@ -235,6 +235,7 @@ pub fn call(request: Request) -> Call {
         compensates: None,
         request: Arc::new(request),
         deadline: None,
+        callback: false,
     }
 }
 
@@ -254,7 +255,7 @@ pub async fn send(network: &Network, request: HttpRequest) -> Outcome {
 pub fn output(outcome: Outcome) -> String {
     match outcome {
         Outcome::Success(value) => value.to_json(),
-        Outcome::Failure { problem, .. } => panic!("{problem:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -264,7 +265,7 @@ pub fn failure(outcome: Outcome) -> (i64, String, String, Certainty) {
         Outcome::Failure { problem, certainty } => {
             (problem.status, problem.title, problem.detail.unwrap_or_default(), certainty)
         }
-        Outcome::Success(value) => panic!("it succeeded with {}", value.to_json()),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -447,6 +447,7 @@ fn read_task(row: &Row<'_>, instance: String) -> rusqlite::Result<ServiceTask> {
         start_time: Timestamp(row.get(10)?),
         end_time: row.get::<_, Option<i64>>(11)?.map(Timestamp),
         compensates: row.get(12)?,
+        within: None,
     })
 }
 

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use pavane_watch::{COUNTS, Histogram, Reading, SECONDS};
 use rusqlite::Connection;
 
 use super::lock::Lock;
@@ -25,6 +27,13 @@ use rows::Rows;
 /// and one fsync is already shared so widely that more would gain nothing.
 const GROUP: usize = 4_096;
 
+/// After a group of this many commits others are likely to be on their way, and the next group waits for them a moment: a
+/// transaction writes about as many pages for a few commits as for some ten. One instance alone never waits.
+const BUSY: usize = 4;
+
+/// How long it waits: as long as about one sync of a fast disk.
+const GATHER: Duration = Duration::from_micros(200);
+
 /// The writer thread as the store holds it.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -36,11 +45,26 @@ pub(super) struct Writer {
     counters: Arc<Counters>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     transactions: AtomicU64,
     commits: AtomicU64,
     bytes: AtomicU64,
+    groups: Histogram,
+    syncs: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        let (groups, syncs) = (Histogram::new(COUNTS), Histogram::new(SECONDS));
+        Counters {
+            transactions: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            groups,
+            syncs,
+        }
+    }
 }
 
 struct Job {
@@ -125,6 +149,11 @@ impl Writer {
         }
     }
 
+    /// How many commits shared a transaction, and how many seconds its end took, fsync included.
+    pub(super) fn distributions(&self) -> (Reading, Reading) {
+        (self.counters.groups.read(), self.counters.syncs.read())
+    }
+
     /// Ends the thread once everything queued is written. Called from a `done`, on the thread itself, it does not
     /// wait: the thread ends when it comes to the end of its queue.
     pub(super) fn close(&mut self) {
@@ -193,7 +222,12 @@ impl Session<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
+        let began = Instant::now();
         self.rows.commit()?;
+        self.counters.syncs.record(began.elapsed().as_secs_f64(), None);
+        if commits > 0 {
+            self.counters.groups.record(commits as f64, None);
+        }
         if commits > 0 || bytes > 0 {
             self.counters.transactions.fetch_add(1, Ordering::Relaxed);
             self.counters.commits.fetch_add(commits, Ordering::Relaxed);
@@ -211,6 +245,7 @@ impl Session<'_> {
             }
             Work::Location(name) => return self.rows.location(name).map(|()| Ok((0, 0))),
         };
+        self.rows.begin_batch();
         let mut failure = None;
         let checked = batch::check(self.path, batch, |id| {
             self.rows.last(place, id).map_err(|error| {
@@ -262,7 +297,11 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
         }
     };
     let mut session = Session { path, connection, rows, counters, broken: None };
+    let mut last = 0;
     while let Ok(first) = queue.recv() {
+        if last >= BUSY {
+            std::thread::sleep(GATHER);
+        }
         let mut commits = first.work.commits();
         let mut group = vec![first];
         while commits < GROUP
@@ -271,6 +310,7 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
             commits += job.work.commits();
             group.push(job);
         }
+        last = commits;
         session.transact(group);
     }
 }

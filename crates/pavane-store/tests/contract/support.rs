@@ -54,6 +54,7 @@ pub fn task(instance: &str, run: u32) -> ServiceTask {
         start_time: Timestamp(1_000),
         end_time: Some(Timestamp(2_000)),
         compensates: None,
+        within: None,
     }
 }
 

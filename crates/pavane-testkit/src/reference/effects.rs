@@ -47,7 +47,9 @@ impl<'a> Walk<'a> {
                 thread.log.push(Entry::Task(Box::new(done)));
             }
         };
-        if let Err(struck) = self.interrupted(thread) {
+        // Nobody who is stopped waits for a callback.
+        let awaits = task.pavane.callback.is_some();
+        if let Err(struck) = if awaits { self.waits(thread) } else { self.interrupted(thread) } {
             unknown(thread);
             return Err(struck);
         }
@@ -68,6 +70,7 @@ impl<'a> Walk<'a> {
                 }
                 Err(problem.at(&task.reference).into())
             }
+            Outcome::Accepted => Err(impossible("a call that ended with being accepted")),
         }
     }
 

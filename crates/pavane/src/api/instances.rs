@@ -14,13 +14,14 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::lifecycle;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value as Data};
+use pavane_runtime::watch::trace_of;
 use pavane_runtime::{Cursor, Engine, Operation, StartRequest};
 use pavane_store::Query as Filter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::problem::ApiError;
-use super::{Path, Shared};
+use super::{Path, Shared, callbacks};
 
 /// Instances on a page when the caller does not say.
 const PAGE: usize = 50;
@@ -57,7 +58,11 @@ pub(super) async fn start(
         return Err(ApiError::bad_request("invalid_id", "the header Pavane-Instance must be a UUID"));
     }
     let idempotency_key = text("idempotency-key");
-    let request = StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id };
+    let trace = trace_of(text("traceparent").as_deref(), text("tracestate").as_deref());
+    let notify = headers.get("pavane-notify").map(|url| String::from_utf8_lossy(url.as_bytes()).into_owned());
+    let notify = callbacks::notify(&api.running.config, &api.running.network, notify)?;
+    let request =
+        StartRequest { namespace, name, version: query.version, mode, input, idempotency_key, id, trace, notify };
     let engine = &api.running.engine;
     let started = engine.start(request).await?;
     if let Some(wait) = wait {
@@ -91,20 +96,28 @@ pub(crate) fn mode(word: Option<&str>) -> Result<Option<Mode>, String> {
 
 /// The answer to a caller that waited: the output, or the error as a problem.
 fn finished(record: &WorkflowInstance) -> Result<Response, ApiError> {
-    let body = json!({ "id": record.id, "status": record.status, "output": ended(record)? });
+    #[derive(Serialize)]
+    struct Finished<'a> {
+        id: &'a str,
+        output: Option<&'a pavane_core::Value>,
+        status: Status,
+    }
+    let body = Finished { id: &record.id, output: ended(record)?, status: record.status };
     Ok(applied(Json(body).into_response(), Some(Duration::ZERO)))
 }
 
 /// What an instance that has ended came to: its output, or its error as a problem.
-pub(crate) fn ended(record: &WorkflowInstance) -> Result<Value, ApiError> {
-    let about = [
-        ("id", json!(record.id)),
-        ("instance_status", json!(record.status)),
-        ("compensation", json!(record.compensation)),
-    ];
+pub(crate) fn ended(record: &WorkflowInstance) -> Result<Option<&pavane_core::Value>, ApiError> {
     match (&record.status, &record.error) {
-        (Status::Completed, _) => Ok(json!(record.output)),
-        (_, Some(problem)) => Err(ApiError::workflow(problem, "instance_faulted", &about)),
+        (Status::Completed, _) => Ok(record.output.as_ref()),
+        (_, Some(problem)) => {
+            let about = [
+                ("id", json!(record.id)),
+                ("instance_status", json!(record.status)),
+                ("compensation", json!(record.compensation)),
+            ];
+            Err(ApiError::workflow(problem, "instance_faulted", &about))
+        }
         _ => Err(ApiError::new(StatusCode::CONFLICT, "instance_cancelled", "the instance was cancelled")),
     }
 }

@@ -4,8 +4,10 @@
 //! [`pavane_runtime::Engine`].
 
 pub mod bus;
+pub(crate) mod callbacks;
 mod door;
 mod events;
+mod exposition;
 mod instances;
 mod letters;
 mod metrics;
@@ -106,6 +108,8 @@ fn finish(routes: Router<Arc<Api>>, api: Api, door: Option<Guard>, nothing: &'st
     let routes = routes
         .route("/api/v1/services", get(services::list))
         .route("/api/v1/services/{name}/load", get(services::load))
+        .route("/api/v1/callbacks/{token}", post(callbacks::answer))
+        .route("/api/v1/callbacks/{token}/heartbeat", post(callbacks::heartbeat))
         .route("/api/v1/dead-letters", get(letters::list))
         .route("/api/v1/dead-letters/{id}/redrive", post(letters::redrive))
         .route("/healthz", get(|| async { "ok\n" }))

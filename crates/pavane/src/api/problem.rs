@@ -58,6 +58,13 @@ impl ApiError {
     }
 }
 
+impl From<ApiError> for pavane_bus::wire::CalledBack {
+    fn from(error: ApiError) -> pavane_bus::wire::CalledBack {
+        let text = |name: &str| error.body[name].as_str().unwrap_or_default().to_owned();
+        pavane_bus::wire::CalledBack { status: error.status.as_u16(), code: text("code"), detail: text("detail") }
+    }
+}
+
 impl From<ApiError> for pavane_gateway::Problem {
     fn from(error: ApiError) -> pavane_gateway::Problem {
         let body = error.body.as_object().cloned().unwrap_or_default();
@@ -84,6 +91,8 @@ impl From<Error> for ApiError {
             Error::UnknownInstance(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_instance", text),
             Error::InvalidInput(problem) => ApiError::workflow(&problem, "invalid_input", &[]),
             Error::Conflict(_) => ApiError::new(StatusCode::CONFLICT, "conflict", text),
+            Error::Answered => ApiError::new(StatusCode::CONFLICT, "callback_answered", text),
+            Error::Late => ApiError::new(StatusCode::GONE, "callback_expired", text),
             Error::Busy { retry_after_seconds, .. } => {
                 let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
                 ApiError { retry_after: Some(retry_after_seconds), ..error }

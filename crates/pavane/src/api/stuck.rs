@@ -8,7 +8,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use pavane_core::policy::Reason;
 use pavane_core::units::parse_duration;
-use pavane_runtime::{Missing, Progress, STUCK_AFTER};
+use pavane_runtime::{Lag, Missing, Progress, STUCK_AFTER};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -25,9 +25,21 @@ const MAX_COUNT: usize = 1_000;
 /// Shorter than this, messages that were just taken count too: a sender forgets them a little later.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// The last count.
+/// Events counted, at most: each is read for it.
+const MAX_EVENTS: usize = 1_000;
+
+/// What the last look at the stores found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gauge(Arc<tokio::sync::Mutex<Option<(Instant, usize)>>>);
+pub(super) struct Gauge(Arc<tokio::sync::Mutex<Option<(Instant, Backlog)>>>);
+
+/// What waits in the stores, in numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backlog {
+    /// Messages.
+    pub lag: Lag,
+    /// Published events that were not delivered to everybody.
+    pub events: usize,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,17 +94,19 @@ impl Api {
         Ok(Json(json!({ "instances": rows.collect::<Vec<_>>(), "next": null, "all": all })))
     }
 
-    /// How many instances are stuck, as of a little while ago.
-    pub(super) async fn count_stuck(&self) -> Result<usize, ApiError> {
+    /// What waits in the stores, as of a little while ago.
+    pub(super) async fn backlog(&self) -> Result<Backlog, ApiError> {
         let mut last = self.stuck.0.lock().await;
-        if let Some((at, count)) = *last
+        if let Some((at, backlog)) = &*last
             && at.elapsed() < HOLDS
         {
-            return Ok(count);
+            return Ok(backlog.clone());
         }
-        let (found, _) = self.running.engine.stuck(self.after("")?, MAX_COUNT).await?;
-        *last = Some((Instant::now(), found.len()));
-        Ok(found.len())
+        let engine = &self.running.engine;
+        let (lag, events) = (engine.lag(self.after("")?, MAX_COUNT).await?, engine.undelivered(MAX_EVENTS).await?);
+        let backlog = Backlog { lag, events };
+        *last = Some((Instant::now(), backlog.clone()));
+        Ok(backlog)
     }
 }
 

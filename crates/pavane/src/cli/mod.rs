@@ -22,6 +22,8 @@ use pavane_core::definition::{Definition, Mode};
 use pavane_core::program::{Program, Resources};
 use pavane_runtime::lost::Remedy;
 
+use crate::log;
+
 /// Done.
 const OK: u8 = 0;
 /// It failed, or was cancelled.
@@ -40,6 +42,12 @@ pub struct Cli {
     /// What to log: error, warn, info, debug, or a filter such as `pavane_runtime=debug`.
     #[arg(long, global = true, env = "PAVANE_LOG", default_value = "warn")]
     log: String,
+    /// Threads for workflows, HTTP and gateway; the store has one of its own. Half of the cores if not given.
+    #[arg(long, global = true, env = "PAVANE_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
+    /// Form of the log: for people, JSON in the form of the Elastic Common Schema, or by whether a terminal reads it.
+    #[arg(long, global = true, env = "PAVANE_LOG_FORMAT", value_enum)]
+    log_format: Option<log::Format>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,14 +156,16 @@ impl Cli {
     pub fn init_tracing(&self) {
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log).unwrap_or_else(|_| "warn".into());
         let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+        self.log_format.into_iter().for_each(log::decide);
+        let lines = tracing_subscriber::fmt().with_ansi(colour).event_format(log::Lines::default());
+        lines.with_env_filter(filter).with_writer(std::io::stderr).init();
     }
 
     /// Threads of the runtime. The engine's loop keeps one busy; measured, more of them cost more than they bring on
     /// two cores.
     pub fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        (cores / 2).max(1)
+        self.threads.map_or((cores / 2).max(1), usize::from)
     }
 
     /// Runs the command.
@@ -189,7 +199,7 @@ impl Cli {
         match done {
             Ok(code) => ExitCode::from(code),
             Err(Failure { code, message }) => {
-                eprintln!("error: {}", message.trim_end());
+                log::complain(&message);
                 ExitCode::from(code)
             }
         }

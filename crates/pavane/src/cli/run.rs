@@ -14,6 +14,7 @@ use pavane_core::record::{Status, WorkflowInstance};
 use pavane_runtime::{Error, StartRequest};
 use serde_json::json;
 
+use super::serve::ANY_PORT;
 use super::{
     Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json, stand_ins,
 };
@@ -74,6 +75,10 @@ impl Run {
             first.get_or_insert(deployment);
         }
         let Some(first) = first else { return Err(Failure::wrong("name a definition to run")) };
+        if running.engine.awaits_callbacks() {
+            // Services must be able to reach it.
+            running.serve().await.map_err(Failure::failed)?;
+        }
         let request = StartRequest {
             namespace: first.namespace,
             name: first.name,
@@ -82,6 +87,8 @@ impl Run {
             input,
             idempotency_key: None,
             id: None,
+            trace: None,
+            notify: None,
         };
         let started = running.engine.start(request).await.map_err(|error| match error {
             Error::InvalidInput(_) | Error::Mode(_) => Failure::wrong(error.to_string()),
@@ -108,6 +115,9 @@ impl Run {
         };
         config.http.ca = self.ca.clone().or(config.http.ca);
         config.workflows.clear();
+        // No server: where it listens for callbacks is nobody else's business.
+        config.listen.admin = ANY_PORT;
+        config.callbacks.url = None;
         // What a run leaves behind is nobody's: calls in flight need not end.
         config.shutdown = Some(Duration::ZERO);
         let mut secrets = BTreeMap::new();

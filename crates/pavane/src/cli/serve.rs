@@ -11,10 +11,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Done, Failure, OK};
 use crate::config::Config;
+use crate::log;
 use crate::server::{Running, Storage};
 
 /// Where a participant listens when nobody says where.
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// How often a server looks whether its configuration has changed.
 const LOOK_AT_SETTINGS: Duration = Duration::from_secs(1);
@@ -57,8 +58,12 @@ pub(crate) struct Dev {
 impl Serve {
     pub async fn run(self) -> Done {
         let mut config = Config::read(&self.config).map_err(Failure::all)?;
+        log::decide(config.log.format);
         match (self.role, self.service) {
             (Role::Participant, Some(service)) => {
+                // Callbacks come to the engine's process, and the hub passes them on: that has one address, and this one
+                // may have another at each start.
+                config.callbacks.url = config.callback_url();
                 config.listen.admin = self.listen.unwrap_or(ANY_PORT);
                 participant(config, &service, &self.config).await
             }
@@ -121,22 +126,22 @@ async fn follow(running: &Running, file: &Path, adapt: impl Fn(&mut Config), mut
         }
         seen = now;
         match take_up(running, file, &adapt).await {
-            Ok(told) => tell(std::io::stdout(), &format!("{}: {told}", file.display())),
+            Ok(told) => tell(&format!("{}: {told}", file.display())),
             Err(problems) => {
                 complain(&problems);
-                tell(std::io::stderr(), &format!("{}: the server goes on as it was", file.display()));
+                log::notice(&format!("{}: the server goes on as it was", file.display()));
             }
         }
     }
 }
 
 fn complain(problems: &[String]) {
-    problems.iter().for_each(|problem| tell(std::io::stderr(), &format!("error: {problem}")));
+    problems.iter().for_each(|problem| log::complain(problem));
 }
 
 /// Writes a line, if anybody still reads: whoever started the server may have closed its output since.
-fn tell(mut to: impl Write, line: &str) {
-    let _ = writeln!(to, "{line}");
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Reads the configuration again and takes up what can be; says so.
@@ -190,6 +195,7 @@ impl Dev {
             config.workflows.clear();
         };
         adapt(&mut config);
+        log::decide(config.log.format);
         let hung_up = hung_up()?;
         let running =
             Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
@@ -228,7 +234,7 @@ impl Dev {
                     println!("deployed {}/{} {} ({})", d.namespace, d.name, d.version, file.display())
                 }
                 Ok(_) => {}
-                Err(problems) => eprintln!("{}", problems.trim_end()),
+                Err(problems) => log::notice(problems.trim_end()),
             }
         }
     }

@@ -13,13 +13,13 @@ use pavane_bus::wire::{
     Told, Welcome, What,
 };
 use pavane_bus::{Bus, Consumer, Handing, LEASE, Refusal};
-use pavane_runtime::{Home, Source, Unread};
+use pavane_runtime::{Engine, Home, Source, Unread};
 use pavane_store::Outgoing;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::caller::{AtHub, Caller, Fault, Standing};
-use crate::api::{TAKEN, clock};
+use crate::api::{TAKEN, callbacks, clock};
 
 /// Messages in one request, at most, and characters of them after which no more are added.
 const BATCH: usize = 256;
@@ -46,14 +46,17 @@ pub struct Link {
     store: u64,
     /// What the participant did, for the home's observer.
     source: Arc<dyn Source>,
+    /// Who is told of callbacks that came to the hub's process.
+    engine: Engine,
     lanes: Mutex<HashMap<String, mpsc::UnboundedSender<Waiting>>>,
     consumer: Mutex<Option<Arc<dyn Consumer>>>,
 }
 
 impl Link {
     /// Links the participant of a service, whose store has this identity.
-    pub fn new(caller: Arc<Caller>, service: &str, store: u64, source: Arc<dyn Source>) -> Link {
-        Link { caller, service: service.to_owned(), store, source, lanes: Mutex::default(), consumer: Mutex::default() }
+    pub fn new(caller: Arc<Caller>, service: &str, store: u64, engine: Engine) -> Link {
+        let (service, source) = (service.to_owned(), Arc::new(engine.clone()));
+        Link { caller, service, store, source, engine, lanes: Mutex::default(), consumer: Mutex::default() }
     }
 
     /// How it stands with the hub.
@@ -150,6 +153,12 @@ impl Link {
                         self.tell(session, number, async {
                             let copied = read.await?;
                             Ok(Tale::History(Page::new(copied.history, copied.more)))
+                        });
+                    }
+                    What::Callback(callback) => {
+                        let engine = self.engine.clone();
+                        self.tell(session, number, async move {
+                            Ok(Tale::CalledBack(callbacks::passed_on(&engine, &callback).await))
                         });
                     }
                     What::Late { after } => {

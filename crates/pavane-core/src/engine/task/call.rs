@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::event::{Event, TokenId, Trace};
+use crate::engine::event::{Awaited, Event, TokenId, Trace};
 use crate::engine::machine::{Go, Machine};
 use crate::engine::scope::{Scope, text};
 use crate::engine::secret;
@@ -85,6 +85,8 @@ impl Machine<'_> {
                 let reference = self.top(t).map(|(_, node)| node.reference.clone()).unwrap_or_default();
                 Go::Fail(problem.at(&reference), trace)
             }
+            // It goes on when it is called back.
+            Outcome::Accepted => Go::Wait,
         }
     }
 
@@ -108,7 +110,11 @@ impl Machine<'_> {
         let recorded = epoch.is_some_and(|e| e.request.is_some());
         let key = id::idempotency_key(self.state.id(), &address, &[], number);
         let request = (!recorded).then(|| Arc::new(request));
-        self.emit(Event::Requested { t, run, task, key, address, request, attempt, compensates, deadline });
+        let callback = node.callback.map(|callback| {
+            let millis = |duration| self.now.plus(duration).since(self.now);
+            Awaited { heartbeat: callback.heartbeat.map(millis) }
+        });
+        self.emit(Event::Requested { t, run, task, key, address, request, attempt, compensates, deadline, callback });
     }
 }
 

@@ -3,19 +3,25 @@
 //! Everything here runs inside the transaction that [`super::Session`] holds, on rows that were checked. It keeps a
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use ahash::HashMap;
 use pavane_core::engine::Subscription;
-use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::Place;
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
 
-/// Live instances of a location remembered, at about 120 bytes each. Past it the memory starts anew: one search each
+/// Live instances of a location remembered, at about 150 bytes each. Past it the memory starts anew: one search each
 /// fills it.
 const REMEMBERED: usize = 65_536;
+
+/// Messages on their way remembered, whose texts are in memory until they are taken in any case. Past it the memory starts
+/// anew: one search each.
+const SENT: usize = 16_384;
 
 const BEGIN: &str = "begin immediate";
 
@@ -28,9 +34,9 @@ const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, names
      correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input, location) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
-const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, namespace = ?4, name = ?5, version = ?6, \
-     start_time = ?7, end_time = ?8, correlation_id = ?9, mode = ?10, digest = ?11, parent_id = ?12, parent_task = ?13, \
-     compensation = ?14, error = ?15, output = ?16, input = ?17 where uid = ?1 and location = ?18";
+/// What a start fixes stays as it was inserted: an index is written again for each of its columns that is set.
+const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, end_time = ?4, compensation = ?5, error = ?6, \
+     output = ?7 where key = ?1";
 
 const EVENT: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
      causation_id, payload, message, tail) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -115,6 +121,10 @@ pub(super) struct Rows<'c> {
     redriven: Statement<'c>,
     observe: Statement<'c>,
     live: HashMap<Place, HashMap<String, Known>>,
+    /// Messages on their way that were sent lately, by position: where their text is.
+    sent: HashMap<i64, (i64, Arc<str>)>,
+    /// Instances that the check of the batch under way did not find.
+    absent: Vec<String>,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
 }
@@ -124,6 +134,26 @@ pub(super) struct Rows<'c> {
 struct Known {
     key: i64,
     last: u64,
+    /// Its row, when that is a plain one and was written here.
+    row: Option<Plain>,
+}
+
+/// What can be different in the rows of an instance that has not ended and has undone nothing. Most steps change none of it,
+/// and then the row is not written again.
+#[derive(Clone, Copy, PartialEq)]
+struct Plain {
+    due: Option<i64>,
+    status: Status,
+}
+
+impl Plain {
+    fn of(row: &WorkflowInstance, due: Option<i64>) -> Option<Plain> {
+        let plain = row.end_time.is_none()
+            && row.output.is_none()
+            && row.error.is_none()
+            && row.compensation == Compensation::default();
+        plain.then_some(Plain { due, status: row.status })
+    }
 }
 
 impl<'c> Rows<'c> {
@@ -154,8 +184,10 @@ impl<'c> Rows<'c> {
             redrive: connection.prepare(REDRIVE)?,
             redriven: connection.prepare(REDRIVEN)?,
             observe: connection.prepare(OBSERVE)?,
-            live: HashMap::new(),
-            names: HashMap::new(),
+            live: HashMap::default(),
+            sent: HashMap::default(),
+            absent: Vec::new(),
+            names: HashMap::default(),
         })
     }
 
@@ -167,9 +199,18 @@ impl<'c> Rows<'c> {
         self.commit.execute([]).map(drop)
     }
 
+    /// Before the check of a batch.
+    pub(super) fn begin_batch(&mut self) {
+        self.absent.clear();
+    }
+
     /// The position of an instance's last journal entry (0: none); nothing when there is no such instance.
     pub(super) fn last(&mut self, place: Place, id: &str) -> rusqlite::Result<Option<u64>> {
-        Ok(self.known(place, id)?.map(|known| known.last))
+        let known = self.known(place, id)?;
+        if known.is_none() {
+            self.absent.push(id.to_owned());
+        }
+        Ok(known.map(|known| known.last))
     }
 
     /// Writes a checked commit; returns its weight in bytes.
@@ -188,10 +229,28 @@ impl<'c> Rows<'c> {
             bytes += self.observed(place, row)?;
         }
         let Some(owner) = owner else { return Ok(bytes) };
-        let mut known = self.known(place, owner)?;
+        let absent = self.absent.iter().position(|id| id == owner);
+        let mut known = match absent.map(|at| self.absent.swap_remove(at)) {
+            Some(_) => None,
+            None => self.known(place, owner)?,
+        };
         if let Some(row) = &commit.instance {
-            bytes += self.instance(place, row, batch::due_to_number(commit.due), known.is_some())?;
-            known = known.or_else(|| Some(Known { key: self.connection.last_insert_rowid(), last: 0 }));
+            let due = batch::due_to_number(commit.due);
+            let plain = Plain::of(row, due);
+            let key = match known {
+                Some(Known { row: Some(before), .. }) if plain == Some(before) => None,
+                Some(Known { key, .. }) => {
+                    bytes += self.update_instance(key, row, due)?;
+                    Some(key)
+                }
+                None => {
+                    bytes += self.insert_instance(place, row, due)?;
+                    Some(self.connection.last_insert_rowid())
+                }
+            };
+            if let Some(key) = key {
+                known = Some(Known { key, last: known.map_or(0, |known| known.last), row: plain });
+            }
         }
         // The check refuses an instance without a row.
         let Some(mut known) = known else { return Err(rusqlite::Error::QueryReturnedNoRows) };
@@ -248,7 +307,8 @@ impl<'c> Rows<'c> {
             return Ok(Some(*known));
         }
         let read = |row: &rusqlite::Row<'_>| {
-            Ok(Known { key: row.get(0)?, last: u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default() })
+            let last = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
+            Ok(Known { key: row.get(0)?, last, row: None })
         };
         let known = self.find.query_row(params![id, number(OBSERVED), place.0], read).optional()?;
         if let Some(known) = known {
@@ -269,19 +329,11 @@ impl<'c> Rows<'c> {
         live.insert(id.to_owned(), known);
     }
 
-    fn instance(
-        &mut self,
-        place: Place,
-        row: &WorkflowInstance,
-        due: Option<i64>,
-        exists: bool,
-    ) -> rusqlite::Result<u64> {
+    fn insert_instance(&mut self, place: Place, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
         let input = row.input.to_json();
-        let output = row.output.as_ref().map(|v| v.to_json());
-        let error = row.error.as_ref().map(json).transpose()?;
-        let compensation = json(&row.compensation)?;
-        let statement = if exists { &mut self.update_instance } else { &mut self.insert_instance };
-        statement.execute(params![
+        let Changing { compensation, error, output } = Changing::of(row)?;
+        let bytes = weight(&input) + weight(&compensation) + optional_weight(&error) + optional_weight(&output);
+        self.insert_instance.execute(params![
             row.id,
             due,
             row.status.as_str(),
@@ -301,7 +353,15 @@ impl<'c> Rows<'c> {
             input,
             place.0,
         ])?;
-        Ok(weight(&input) + optional_weight(&output) + optional_weight(&error) + weight(&compensation))
+        Ok(bytes)
+    }
+
+    fn update_instance(&mut self, key: i64, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
+        let Changing { compensation, error, output } = Changing::of(row)?;
+        let bytes = weight(&compensation) + optional_weight(&error) + optional_weight(&output);
+        let (status, end) = (row.status.as_str(), row.end_time.map(|t| t.0));
+        self.update_instance.execute(params![key, due, status, end, compensation, error, output])?;
+        Ok(bytes)
     }
 
     /// Takes a message that this step came from away from its sender, if that is in this file: its text stays, and the
@@ -313,8 +373,16 @@ impl<'c> Rows<'c> {
         // name, the text tells: no two messages are alike.
         let sender = self.named(from)?.unwrap_or(Place::OWN);
         let position = sender.key(*position);
-        let found: Option<i64> =
-            self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?;
+        let sent = self.sent.remove(&position).filter(|(_, envelope)| {
+            envelope
+                .strip_suffix('}')
+                .and_then(|open| open.strip_suffix(&**data))
+                .is_some_and(|head| head.ends_with(DATA))
+        });
+        let found = match sent {
+            Some((message, _)) => Some(message),
+            None => self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?,
+        };
         let Some(message) = found else { return Ok(None) };
         self.gone.execute([position])?;
         Ok(Some(Apart { payload, message, tail: rest }))
@@ -339,15 +407,21 @@ impl<'c> Rows<'c> {
             self.write_message.execute(params![head, data])?;
             let key = self.connection.last_insert_rowid();
             self.send.execute(params![place.key(*position), message.to, key])?;
+            if self.sent.len() >= SENT {
+                self.sent.clear();
+            }
+            self.sent.insert(place.key(*position), (key, message.envelope.clone()));
             bytes += weight(&message.envelope);
         }
         for position in &commit.delivered {
             // Nothing, when its receiver has taken it.
             let position = place.key(*position);
+            self.sent.remove(&position);
             self.delivered.execute([position])?;
             self.gone.execute([position])?;
         }
         for (position, reason) in &commit.dead {
+            self.sent.remove(&place.key(*position));
             self.dead.execute(params![place.key(*position), reason])?;
             self.gone.execute([place.key(*position)])?;
         }
@@ -394,6 +468,23 @@ impl<'c> Rows<'c> {
     }
 }
 
+/// The texts of an instance's row that its steps change.
+struct Changing {
+    compensation: String,
+    error: Option<String>,
+    output: Option<String>,
+}
+
+impl Changing {
+    fn of(row: &WorkflowInstance) -> rusqlite::Result<Changing> {
+        Ok(Changing {
+            compensation: json(&row.compensation)?,
+            error: row.error.as_ref().map(json).transpose()?,
+            output: row.output.as_ref().map(pavane_core::Value::to_json),
+        })
+    }
+}
+
 /// A payload without the data of the message that it holds, which is kept once.
 struct Apart<'e> {
     payload: &'e str,
@@ -428,22 +519,19 @@ fn write_entry(
     Ok(weight(payload) + tail.map_or(0, weight))
 }
 
-/// What stands before and after a part of a text. It is found by its beginning: a search for all of a long part prepares
-/// itself for longer than it takes to compare it once.
-fn around<'t>(text: &'t str, part: &str) -> Option<(&'t str, &'t str)> {
-    const BEGINNING: usize = 64;
-    let end = (0..=part.len().min(BEGINNING)).rev().find(|end| part.is_char_boundary(*end))?;
-    let at = text.find(part.get(..end)?)?;
-    let rest = text.get(at..)?.strip_prefix(part)?;
-    Some((text.get(..at)?, rest))
+/// What stands before and after an object in a text, of which the text has other objects before it at most. To look for all of
+/// a long object would take longer than to compare it with what begins like one.
+fn around<'t>(text: &'t str, object: &str) -> Option<(&'t str, &'t str)> {
+    text.match_indices('{').find_map(|(at, _)| Some((text.get(..at)?, text.get(at..)?.strip_prefix(object)?)))
 }
+
+const DATA: &str = ",\"data\":";
 
 /// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
 /// envelope of another form the words may stand elsewhere: put together again, the parts give the same text.
 fn envelope_parts(envelope: &str) -> (&str, Option<&str>) {
-    const DATA: &str = ",\"data\":";
     let parts = envelope.strip_suffix('}').and_then(|open| {
-        let at = open.find(DATA)? + DATA.len();
+        let at = memchr::memmem::find(open.as_bytes(), DATA.as_bytes())? + DATA.len();
         Some((open.get(..at)?, open.get(at..)?))
     });
     parts.map_or((envelope, None), |(head, data)| (head, Some(data)))

@@ -1,10 +1,11 @@
 //! The five services of the demo: real HTTP servers, each on a port of its own, that keep books.
 //!
 //! Each honours `Idempotency-Key` (the same key gets the same answer, and nothing is done twice), undoes work it is
-//! asked to undo even when that work never arrived, and can be told to fail, to be slow, or to lose answers. They know
-//! nothing of workflows. Start reading at [`start`].
+//! asked to undo even when that work never arrived, and can be told to fail, to be slow, or to lose answers. Where it is
+//! asked to, shipping answers by a callback. They know nothing of workflows. Start reading at [`start`].
 
 mod books;
+mod callbacks;
 mod server;
 
 use std::net::SocketAddr;
@@ -56,8 +57,9 @@ impl Service {
         Ok(Service(Arc::new(Shared::open(name, behaviour.clone(), ledger)?)))
     }
 
-    /// Its routes.
+    /// Its routes. What it owes since before, it begins to call back for.
     pub fn router(&self) -> axum::Router {
+        callbacks::resume(&self.0);
         server::router(self.0.clone())
     }
 

@@ -16,7 +16,8 @@ use axum::routing::{delete, get, post, put};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Behaviour, Books, Effect};
+use super::{Behaviour, Books, Effect, callbacks};
+use crate::client::Server;
 
 /// One service.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     name: &'static str,
     behaviour: Behaviour,
     state: Mutex<Ledger>,
+    /// Clients for callbacks, by base URL.
+    pub(super) clients: Mutex<HashMap<String, Server>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ struct Ledger {
     effects: HashMap<String, Effect>,
     /// Forward keys that were undone before they came: they must not be done any more.
     tombstones: HashMap<String, ()>,
+    /// Where answers are still to be called back, by key.
+    callbacks: HashMap<String, String>,
     /// Id of the effect of a key.
     by_key: HashMap<String, String>,
     /// Attempts for each order, to fail the first ones only.
@@ -48,10 +53,10 @@ struct Ledger {
 
 /// An answer that a repeat gets again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Answered {
-    request: String,
-    status: u16,
-    body: Value,
+pub(super) struct Answered {
+    pub request: String,
+    pub status: u16,
+    pub body: Value,
 }
 
 /// A line of the ledger's file: everything one request changed.
@@ -62,6 +67,9 @@ struct Line {
     /// The effect made or changed, with its id.
     effect: Option<(String, Effect)>,
     tombstone: Option<String>,
+    /// Where the answer is to be called back; nothing once it was.
+    #[serde(default)]
+    callback: Option<String>,
 }
 
 /// What a request came to.
@@ -101,7 +109,24 @@ impl Shared {
             }
             ledger.file = Some(file);
         }
-        Ok(Shared { name, behaviour, state: Mutex::new(ledger) })
+        Ok(Shared { name, behaviour, state: Mutex::new(ledger), clients: Mutex::default() })
+    }
+
+    /// What is still to be called back: key, URL and answer.
+    pub fn owed(&self) -> Vec<(String, String, Answered)> {
+        let ledger = self.lock();
+        let owed = ledger.callbacks.iter();
+        owed.filter_map(|(key, url)| Some((key.clone(), url.clone(), ledger.answers.get(key)?.clone()))).collect()
+    }
+
+    /// Notes that an answer need not be called back any more.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn called_back(&self, key: &str) -> Result<(), String> {
+        let mut ledger = self.lock();
+        let Some(answered) = ledger.answers.get(key).cloned() else { return Ok(()) };
+        ledger.enter(Line { key: key.to_owned(), answered, effect: None, tombstone: None, callback: None })
     }
 
     pub fn books(&self) -> Books {
@@ -132,10 +157,12 @@ impl Shared {
         ((mixed >> 33) % 10_000) as f64 / 100.0 < percent
     }
 
-    /// Answers a request: a key that came before gets its answer again.
+    /// Answers a request: a key that came before gets its answer again. The answer to one that gives a `callback` comes
+    /// there, the first time.
     async fn handle(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
+        callback: Option<String>,
         request: String,
         work: impl FnOnce(&mut Ledger, &str) -> Work,
     ) -> Response {
@@ -146,19 +173,26 @@ impl Shared {
             return (StatusCode::BAD_REQUEST, axum::Json(json!({ "title": "Idempotency-Key is missing" })))
                 .into_response();
         };
-        let answered = self.lock().answer(&key, request, work);
-        let answered = match answered {
+        let answered = self.lock().answer(&key, request, callback.clone(), work);
+        let (answered, is_new) = match answered {
             Ok(answered) => answered,
             Err(why) => {
                 return (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({ "title": why }))).into_response();
             }
         };
         let status = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let callback = callback.filter(|_| is_new);
+        if let Some(url) = callback.clone() {
+            tokio::spawn(callbacks::deliver(self.clone(), key.clone(), url, answered.clone()));
+        }
         if self.behaviour.lost > 0.0
             && self.happens("lost", &format!("{key}{}", self.lock().calls), self.behaviour.lost)
         {
             // The work is done and the caller never learns of it.
             return StatusCode::GATEWAY_TIMEOUT.into_response();
+        }
+        if callback.is_some() {
+            return StatusCode::ACCEPTED.into_response();
         }
         (status, axum::Json(answered.body)).into_response()
     }
@@ -204,30 +238,36 @@ impl Ledger {
         &mut self,
         key: &str,
         request: String,
+        callback: Option<String>,
         work: impl FnOnce(&mut Ledger, &str) -> Work,
-    ) -> Result<Answered, String> {
+    ) -> Result<(Answered, bool), String> {
         self.calls += 1;
         if let Some(answered) = self.answers.get(key) {
             self.repeats += 1;
             if answered.request != request {
                 let body = json!({ "title": "this Idempotency-Key came with another request before" });
-                return Ok(Answered { request, status: 422, body });
+                return Ok((Answered { request, status: 422, body }, false));
             }
-            return Ok(answered.clone());
+            return Ok((answered.clone(), false));
         }
         let Work { status, body, effect, tombstone } = work(self, key);
         if status.is_client_error() || status.is_server_error() {
             self.refused += 1;
         }
         let answered = Answered { request, status: status.as_u16(), body };
-        let line = Line { key: key.to_owned(), answered: answered.clone(), effect, tombstone };
+        self.enter(Line { key: key.to_owned(), answered: answered.clone(), effect, tombstone, callback })?;
+        Ok((answered, true))
+    }
+
+    /// Writes a line, and does what it says.
+    fn enter(&mut self, line: Line) -> Result<(), String> {
         if let Some(file) = &mut self.file {
             let text = serde_json::to_string(&line).map_err(|e| e.to_string())?;
             // One write: a kill leaves a whole line or none.
             file.write_all(format!("{text}\n").as_bytes()).map_err(|e| e.to_string())?;
         }
         self.replay(line);
-        Ok(answered)
+        Ok(())
     }
 
     fn replay(&mut self, line: Line) {
@@ -240,6 +280,10 @@ impl Ledger {
         }
         if let Some(forward) = line.tombstone {
             self.tombstones.insert(forward, ());
+        }
+        match line.callback {
+            Some(url) => drop(self.callbacks.insert(line.key.clone(), url)),
+            None => drop(self.callbacks.remove(&line.key)),
         }
         self.answers.insert(line.key, line.answered);
     }
@@ -313,17 +357,17 @@ async fn confirm(State(shared): Service, PathOf(order): PathOf<String>, headers:
     let work = |ledger: &mut Ledger, key: &str| {
         shared.perform(ledger, Ask { key, kind: "confirmation", order: order.clone(), amount: 1 })
     };
-    shared.handle(&headers, request, work).await
+    shared.handle(&headers, None, request, work).await
 }
 
 async fn undo(State(shared): Service, PathOf(id): PathOf<String>, headers: HeaderMap) -> Response {
     let forward = headers.get("pavane-compensates").and_then(|k| k.to_str().ok());
     let request = format!("undo {id} {}", forward.unwrap_or_default());
-    shared.handle(&headers, request, |ledger, _| ledger.undo(&id, forward)).await
+    shared.handle(&headers, None, request, |ledger, _| ledger.undo(&id, forward)).await
 }
 
 async fn ask(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     headers: &HeaderMap,
     body: &Bytes,
     kind: &'static str,
@@ -338,5 +382,8 @@ async fn ask(
     };
     let request = format!("{kind} {body}");
     let work = |ledger: &mut Ledger, key: &str| shared.perform(ledger, Ask { key, kind, order, amount: amount(&body) });
-    shared.handle(headers, request, work).await
+    // Whoever packs takes longer than whoever counts.
+    let callback = headers.get("pavane-callback").filter(|_| kind == "shipment");
+    let callback = callback.and_then(|url| url.to_str().ok()).map(str::to_owned);
+    shared.handle(headers, callback, request, work).await
 }

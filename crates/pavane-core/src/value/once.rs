@@ -1,0 +1,351 @@
+//! Data that holds the same values many times, written with each value once.
+//!
+//! What travels with a token is its data at several moments: each task's output is mostly its input with something
+//! added. While [`writing`], a [`Value`] is written as its position in a list; an object that begins like one before it
+//! is in the list as that one's position and what is different. While [`reading`] that list, positions become values
+//! again, which share what they shared. Both hold for the thread that they were called on.
+//!
+//! The list is a JSON array. `[value]` is a value; `[position, {…}]` is the object at `position` with these members set.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use ahash::HashMap;
+use jaq_json::{Map, Num, Val};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+
+use super::{Value, text};
+
+/// How many objects before a new one it is compared with.
+const COMPARED: usize = 8;
+
+/// More bytes than most lists have.
+const USUAL: usize = 1_024;
+
+/// The most members that all objects together may have which are made from another one: a short list could otherwise
+/// become any amount of memory. Far more than a message of the permitted size leads to.
+const MAX_MEMBERS: usize = 1 << 24;
+
+thread_local! {
+    static MODE: RefCell<Mode> = const { RefCell::new(Mode::Plain) };
+}
+
+enum Mode {
+    /// Values are written and read as they are.
+    Plain,
+    Writing(Writer),
+    Reading(Vec<Value>),
+}
+
+/// What was written so far.
+#[derive(Default)]
+struct Writer {
+    /// Kept, so that no other value gets the address of one of these.
+    values: Vec<Value>,
+    text: Vec<u8>,
+    null: Option<u32>,
+    positions: HashMap<(usize, usize), u32>,
+    /// Objects, the newest last.
+    objects: Vec<u32>,
+}
+
+/// Writes with each value once. Returns the list, as JSON, and what `write` does.
+pub(crate) fn writing<R>(write: impl FnOnce() -> R) -> (String, R) {
+    let mut text = Vec::with_capacity(USUAL);
+    text.push(b'[');
+    let (mode, done) = within(Mode::Writing(Writer { text, ..Writer::default() }), write);
+    let mut text = match mode {
+        Mode::Writing(writer) => writer.text,
+        Mode::Plain | Mode::Reading(_) => vec![b'['],
+    };
+    text.push(b']');
+    // All that is written is UTF-8.
+    (String::from_utf8(text).unwrap_or_default(), done)
+}
+
+/// Reads what was written with such a list.
+pub(crate) fn reading<R>(List(values): List, read: impl FnOnce() -> R) -> R {
+    within(Mode::Reading(values), read).1
+}
+
+/// Does something in another mode, and returns what that has become.
+fn within<R>(mode: Mode, work: impl FnOnce() -> R) -> (Mode, R) {
+    /// Puts back what was there also when `work` panics: the thread may go on with other work.
+    struct Before(Option<Mode>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            if let Some(before) = self.0.take() {
+                MODE.set(before);
+            }
+        }
+    }
+    let mut before = Before(Some(MODE.replace(mode)));
+    let done = work();
+    (MODE.replace(before.0.take().unwrap_or(Mode::Plain)), done)
+}
+
+/// The position to write instead of a value; nothing when it is to be written as it is.
+pub(super) fn position(value: &Value) -> Option<u32> {
+    MODE.with_borrow_mut(|mode| match mode {
+        Mode::Writing(writer) => Some(writer.position(value)),
+        Mode::Plain | Mode::Reading(_) => None,
+    })
+}
+
+/// Whether a position is to be read instead of a value.
+pub(super) fn is_reading() -> bool {
+    MODE.with_borrow(|mode| matches!(mode, Mode::Reading(_)))
+}
+
+/// The value at a position of the list that is being read.
+pub(super) fn at(position: u32) -> Option<Value> {
+    MODE.with_borrow(|mode| match mode {
+        Mode::Reading(values) => values.get(position as usize).cloned(),
+        Mode::Plain | Mode::Writing(_) => None,
+    })
+}
+
+impl Writer {
+    fn position(&mut self, value: &Value) -> u32 {
+        let key = identity(&value.0);
+        let known = if value.is_null() { self.null } else { key.and_then(|key| self.positions.get(&key).copied()) };
+        if let Some(known) = known {
+            return known;
+        }
+        let like = self.like(&value.0);
+        let position = match like {
+            Some((position, changes)) if changes.is_empty() => position,
+            _ => self.append(value, like),
+        };
+        if let Some(key) = key {
+            self.positions.insert(key, position);
+        }
+        position
+    }
+
+    fn append(&mut self, value: &Value, like: Option<(u32, Vec<usize>)>) -> u32 {
+        // A list of so many values does not fit into memory.
+        let position = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        if position > 0 {
+            self.text.push(b',');
+        }
+        self.text.push(b'[');
+        match (&value.0, like) {
+            (Val::Obj(map), Some((base, changes))) => {
+                self.text.extend_from_slice(base.to_string().as_bytes());
+                for (nth, index) in changes.into_iter().enumerate() {
+                    self.text.extend_from_slice(if nth == 0 { b",{" } else { b"," });
+                    if let Some((key, member)) = map.get_index(index) {
+                        text::write_member(key, member, &mut self.text);
+                    }
+                }
+                self.text.push(b'}');
+            }
+            _ => text::write(&value.0, &mut self.text),
+        }
+        self.text.push(b']');
+        match &value.0 {
+            Val::Null => self.null = Some(position),
+            Val::Obj(_) => self.objects.push(position),
+            _ => {}
+        }
+        self.values.push(value.clone());
+        position
+    }
+
+    /// An object before this one whose members are its first ones, most of them with the same values; and the positions
+    /// of the members that are different or new.
+    fn like(&self, value: &Val) -> Option<(u32, Vec<usize>)> {
+        let Val::Obj(map) = value else { return None };
+        let found = self.objects.iter().rev().take(COMPARED).filter_map(|position| {
+            let Val::Obj(before) = &self.values.get(*position as usize)?.0 else { return None };
+            if before.len() > map.len() {
+                return None;
+            }
+            let mut changes = Vec::new();
+            for (index, ((key, new), (old_key, old))) in map.iter().zip(before.iter()).enumerate() {
+                // Keys that are no strings become strings, which may make two of one.
+                if !matches!((key, old_key), (Val::TStr(key), Val::TStr(old)) if key == old) {
+                    return None;
+                }
+                if !same(new, old) {
+                    changes.push(index);
+                }
+            }
+            let alike = before.len() - changes.len();
+            changes.extend(before.len()..map.len());
+            let strings = changes.iter().all(|index| matches!(map.get_index(*index), Some((Val::TStr(_), _))));
+            (strings && (alike > 0 || changes.is_empty())).then_some((*position, changes))
+        });
+        found.min_by_key(|(_, changes)| changes.len())
+    }
+}
+
+/// What two values have in common when they are one value that was cloned.
+fn identity(value: &Val) -> Option<(usize, usize)> {
+    match value {
+        Val::Arr(items) => Some((items.as_ptr().addr(), items.len())),
+        Val::Obj(map) => Some((std::ptr::from_ref::<Map>(map).addr(), 0)),
+        Val::TStr(bytes) | Val::BStr(bytes) => Some((bytes.as_ptr().addr(), bytes.len())),
+        Val::Null | Val::Bool(_) | Val::Num(_) => None,
+    }
+}
+
+/// Whether two values have the same text, as far as that is known without reading large ones.
+fn same(a: &Val, b: &Val) -> bool {
+    match (a, b) {
+        (Val::Null, Val::Null) => true,
+        (Val::Bool(a), Val::Bool(b)) => a == b,
+        (Val::Num(Num::Int(a)), Val::Num(Num::Int(b))) => a == b,
+        (Val::Num(Num::Float(a)), Val::Num(Num::Float(b))) => a.to_bits() == b.to_bits(),
+        (Val::TStr(a), Val::TStr(b)) => a == b,
+        (Val::Arr(_), Val::Arr(_)) | (Val::Obj(_), Val::Obj(_)) => identity(a) == identity(b),
+        _ => false,
+    }
+}
+
+/// The list of values of something that was written with each once.
+pub(crate) struct List(Vec<Value>);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Values)
+    }
+}
+
+struct Values;
+
+impl<'de> Visitor<'de> for Values {
+    type Value = List;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of values, each in an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List, A::Error> {
+        let (mut values, mut members): (Vec<Value>, usize) = (Vec::new(), 0);
+        while let Some(entry) = list.next_element::<Vec<Value>>()? {
+            let nth = values.len();
+            let value = match <[Value; 2]>::try_from(entry) {
+                Ok([position, changes]) => {
+                    let base = position.as_i64().and_then(|at| values.get(usize::try_from(at).ok()?));
+                    let (Some(Value(Val::Obj(base))), Val::Obj(changes)) = (base, &changes.0) else {
+                        return Err(Error::custom(format!("value {nth} is made from one that is no object before it")));
+                    };
+                    members += base.len();
+                    if members > MAX_MEMBERS {
+                        return Err(Error::custom(format!(
+                            "objects that are made from others have over {MAX_MEMBERS} members"
+                        )));
+                    }
+                    let mut map = (**base).clone();
+                    map.extend(changes.iter().map(|(key, member)| (key.clone(), member.clone())));
+                    Value(Val::obj(map))
+                }
+                Err(entry) => match <[Value; 1]>::try_from(entry) {
+                    Ok([value]) => value,
+                    Err(_) => return Err(Error::custom(format!("value {nth} is in no array of one or two"))),
+                },
+            };
+            values.push(value);
+        }
+        Ok(List(values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(values: &[Value]) -> (String, String) {
+        let (list, rest) = writing(|| serde_json::to_string(values).unwrap());
+        (list, rest)
+    }
+
+    fn read(list: &str, rest: &str) -> Result<Vec<Value>, serde_json::Error> {
+        reading(serde_json::from_str(list)?, || serde_json::from_str(rest))
+    }
+
+    fn value(json: &str) -> Value {
+        Value::parse(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_again() {
+        let first = value(r#"{"a":{"deep":[1]},"b":"x"}"#);
+        let more = first.clone().with("c", Value::integer(3));
+        let other = more.clone().with("b", Value::integer(1));
+        let (list, rest) = written(&[
+            first.clone(),
+            Value::NULL,
+            more.clone(),
+            first.clone(),
+            other.clone(),
+            Value::NULL,
+            more.clone(),
+        ]);
+        assert_eq!(list, r#"[[{"a":{"deep":[1]},"b":"x"}],[null],[0,{"c":3}],[2,{"b":1}]]"#);
+        assert_eq!(rest, "[0,1,2,0,3,1,2]");
+        let again = read(&list, &rest).unwrap();
+        assert_eq!(again, [first.clone(), Value::NULL, more.clone(), first.clone(), other, Value::NULL, more.clone()]);
+        // What was shared is shared again, so that writing it once more gives the same.
+        assert_eq!(written(&again), (list, rest));
+        // And nothing of it is left when it is done.
+        assert_eq!(serde_json::to_string(&first).unwrap(), first.to_json());
+        assert_eq!(serde_json::from_str::<Value>("7").unwrap(), Value::integer(7));
+    }
+
+    #[test]
+    fn numbers_that_are_equal_and_not_the_same_stay_as_they_are() {
+        let values = [value(r#"{"k":true,"n":1}"#), value(r#"{"k":true,"n":1.0}"#)];
+        let (list, rest) = written(&values);
+        let texts: Vec<String> = read(&list, &rest).unwrap().iter().map(Value::to_json).collect();
+        assert_eq!(texts, [r#"{"k":true,"n":1}"#, r#"{"k":true,"n":1.0}"#]);
+    }
+
+    #[test]
+    fn what_no_writer_writes_is_refused() {
+        for (list, rest, why) in [
+            ("[[1]]", "[1]", "no value"),
+            ("[[1]]", "[-1]", "invalid value"),
+            ("[[1]]", "[{}]", "invalid type"),
+            ("[[0,{}]]", "[0]", "value 0 is made from one that is no object before it"),
+            ("[[1],[0,{}]]", "[0]", "value 1 is made from one that is no object before it"),
+            ("[[{}],[0,1]]", "[0]", "value 1 is made from one that is no object before it"),
+            ("[[]]", "[0]", "value 0 is in no array of one or two"),
+            ("[[1,2,3]]", "[0]", "value 0 is in no array of one or two"),
+            ("{}", "[0]", "a list of values"),
+        ] {
+            let told = read(list, rest).unwrap_err().to_string();
+            assert!(told.contains(why), "{list}: {told}");
+        }
+        let object: Vec<String> = (0..5_000).map(|n| format!("\"{n}\":0")).collect();
+        let list = format!("[[{{{}}}]{}]", object.join(","), ",[0,{}]".repeat(5_000));
+        assert!(read(&list, "[]").unwrap_err().to_string().contains("members"));
+    }
+
+    proptest! {
+        /// Whatever is shared by whatever comes before, the same values are read.
+        #[test]
+        fn what_is_written_is_read(steps in prop::collection::vec((0usize..6, 0usize..6, 0usize..8, -2i64..3), 1..30)) {
+            let mut values = vec![Value::empty_object(), Value::text("s")];
+            for (kind, from, name, number) in steps {
+                let base = values[from % values.len()].clone();
+                let name = ["a", "b", "c", "d", "é\"", "", "f", "g"][name];
+                values.push(match kind {
+                    0 => base.with(name, Value::integer(number)),
+                    1 => base.with(name, values[name.len() % values.len()].clone()),
+                    2 => Value::array([base, Value::float(number as f64)]),
+                    3 => Value::object([(name, base)]),
+                    4 => value(&base.to_json()),
+                    _ => base,
+                });
+            }
+            let (list, rest) = written(&values);
+            let texts = |values: &[Value]| values.iter().map(Value::to_json).collect::<Vec<_>>();
+            prop_assert_eq!(texts(&read(&list, &rest).unwrap()), texts(&values));
+        }
+    }
+}
