@@ -1,8 +1,9 @@
-//! The one door for automation: `cargo xtask test|tidy|bench|ctk|sim`.
+//! The one door for automation: `cargo xtask test|tidy|bench|ctk|sim|fuzz`.
 //!
 //! Each command is a list of stages; each stage is a process that anybody could start by hand, and is printed as such.
 //! Nothing here builds or tests anything itself. Start reading at [`main`].
 
+mod fuzz;
 mod mutants;
 mod packages;
 mod stage;
@@ -69,6 +70,15 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Fuzz what reads input from outside, guided by the code that it reaches.
+    Fuzz {
+        /// For so many minutes each.
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+        /// One target alone: definition, routes, events, proxy or wire.
+        #[arg(long)]
+        target: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -121,6 +131,7 @@ fn main() -> ExitCode {
             eprintln!("error: there is no benchmark `{name}`; there are `orders`, `gateway` and `nfr`");
             return ExitCode::from(2);
         }
+        Task::Fuzz { minutes, target } => fuzz::run(&mut stages, minutes, target.as_deref()),
         Task::Test { quick } => test(&mut stages, quick),
     }
     stages.finish()
