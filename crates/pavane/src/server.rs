@@ -18,6 +18,7 @@ use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
 use pavane_store::{Memory, Sqlite, Stats, Store};
 use pavane_watch::Span;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{self, Api, Guard};
@@ -518,9 +519,9 @@ impl Running {
     ///
     /// # Errors
     /// Why the engine stopped by itself, or that it was cut.
-    pub async fn until_stopped(&self) -> Result<(), String> {
+    pub async fn until_stopped(&self, mut asked: Asked) -> Result<(), String> {
         tokio::select! {
-            () = signalled() => {}
+            () = asked.again() => {}
             reason = self.failed() => {
                 // Callers that wait are told the same; they get a moment to hear it.
                 tokio::time::sleep(TELLING).await;
@@ -530,7 +531,7 @@ impl Running {
         tracing::info!("stopping: calls in flight may end");
         tokio::select! {
             () = self.stop() => Ok(()),
-            () = signalled() => Err("stopped by a second signal: calls in flight were cut, and are made again at the next start".into()),
+            () = asked.again() => Err("stopped by a second signal: calls in flight were cut, and are made again at the next start".into()),
         }
     }
 }
@@ -746,17 +747,28 @@ fn runtime() -> Value {
     ])
 }
 
-/// SIGINT or SIGTERM.
-pub(crate) async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// SIGINT and SIGTERM, heard from the moment it is made: one that comes while a server is about to say that it serves must not
+/// end the process as if nobody had cared.
+pub struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Asked {
+    /// From now on the signals are heard here, and do nothing else.
+    ///
+    /// # Errors
+    /// The system lets nobody hear them.
+    pub fn hear() -> Result<Asked, String> {
+        let of = |kind| signal(kind).map_err(|e| format!("SIGINT and SIGTERM cannot be heard: {e}"));
+        Ok(Asked { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+    }
+
+    /// Resolves at the next of them.
+    pub async fn again(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
     }
 }

@@ -184,7 +184,7 @@ async fn what_waits_in_the_store_of_a_participant_elsewhere_is_stuck_too() {
     };
     let missing = &stuck["instances"][0]["stuck"];
     let told = (&missing["from"], &missing["to"], &missing["task"], &missing["expected"]);
-    let (from, to, task, expected) = ("payment", "stock", "/do/1/reserve", "t.both.reserve.due.v1");
+    let (from, to, task, expected) = ("payment", "stock", "/do/1/reserve", "t.both.reserve.due.v2");
     assert_eq!(told, (&json!(from), &json!(to), &json!(task), &json!(expected)), "{stuck:#}");
     assert_eq!(stuck["all"], false, "nobody can ask the participant of stock: {stuck:#}");
 }

@@ -10,7 +10,7 @@ use crate::compare::subject::{Answering, Subject};
 use crate::compare::{self, Kill, Participants, Settings, Thresholds, service};
 use crate::demo::services::Behaviour;
 use crate::demo::temporary;
-use crate::server::signalled;
+use crate::server::Asked;
 
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
@@ -109,10 +109,11 @@ impl Compare {
         ]
         .map(|(title, svg)| (title.to_owned(), svg));
         let folder = temporary("compare").map_err(Failure::failed)?;
+        let mut asked = Asked::hear().map_err(Failure::failed)?;
         // Its processes end with it, however it ends.
         let report = tokio::select! {
             report = compare::run(subject, settings, &folder) => report,
-            () = signalled() => Err("it was stopped before its end".into()),
+            () = asked.again() => Err("it was stopped before its end".into()),
         };
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "the comparison's folder stays");

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Done, Failure, OK};
 use crate::config::Config;
 use crate::log;
-use crate::server::{Running, Storage};
+use crate::server::{Asked, Running, Storage};
 
 /// Where a participant listens when nobody says where.
 pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -85,22 +85,22 @@ async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done
         many => format!("{many} workflows"),
     };
     let bus = addresses.bus.map(|bus| format!("; participants attach at http://{bus}")).unwrap_or_default();
-    let hung_up = hung_up()?;
+    let (hung_up, asked) = (hung_up()?, Asked::hear().map_err(Failure::failed)?);
     println!("pavane serves at http://{} ({deployed} deployed){bus}", addresses.admin);
     serve_gateway(&running).await?;
-    until_stopped(&running, file, listen, hung_up).await
+    until_stopped(&running, file, listen, hung_up, asked).await
 }
 
 async fn participant(config: Config, service: &str, file: &Path) -> Done {
     let listen = Some(config.listen.admin);
     let running = Running::open_participant(config, service).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
-    let hung_up = hung_up()?;
+    let (hung_up, asked) = (hung_up()?, Asked::hear().map_err(Failure::failed)?);
     println!(
         "pavane is the participant of {service} at http://{} (/readyz tells whether it is attached)",
         addresses.admin
     );
-    until_stopped(&running, file, listen, hung_up).await
+    until_stopped(&running, file, listen, hung_up, asked).await
 }
 
 /// Told by SIGHUP, from now on.
@@ -166,10 +166,16 @@ async fn take_up(running: &Running, file: &Path, adapt: impl Fn(&mut Config)) ->
 }
 
 /// Serves until it is stopped, and follows its configuration. `listen` was given in place of `listen.admin`.
-async fn until_stopped(running: &Running, file: &Path, listen: Option<SocketAddr>, hung_up: Signal) -> Done {
+async fn until_stopped(
+    running: &Running,
+    file: &Path,
+    listen: Option<SocketAddr>,
+    hung_up: Signal,
+    asked: Asked,
+) -> Done {
     let adapt = |config: &mut Config| config.listen.admin = listen.unwrap_or(config.listen.admin);
     tokio::select! {
-        stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
+        stopped = running.until_stopped(asked) => stopped.map_err(Failure::failed)?,
         () = follow(running, file, adapt, hung_up) => {}
     }
     Ok(OK)
@@ -196,7 +202,7 @@ impl Dev {
         };
         adapt(&mut config);
         log::decide(config.log.format);
-        let hung_up = hung_up()?;
+        let (hung_up, asked) = (hung_up()?, Asked::hear().map_err(Failure::failed)?);
         let running =
             Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
         let address = running.serve().await.map_err(Failure::failed)?.admin;
@@ -217,7 +223,7 @@ impl Dev {
         tokio::select! {
             () = watch => {}
             () = follow(&running, &settings, adapt, hung_up) => {}
-            stopped = running.until_stopped() => stopped.map_err(Failure::failed)?,
+            stopped = running.until_stopped(asked) => stopped.map_err(Failure::failed)?,
         }
         Ok(OK)
     }

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::{Answer, Server};
 use crate::config::Config;
-use crate::server::{Running, Storage, Totals};
+use crate::server::{Asked, Running, Storage, Totals};
 use services::{Behaviour, Books, Fate, NAMES, audit};
 
 /// The saga.
@@ -106,11 +106,12 @@ async fn run_in(settings: &Settings, folder: PathBuf) -> Result<bool, String> {
     report::print(settings, &runs, &audit);
     let clean = audit.problems.is_empty() && runs.iter().all(|run| run.errors.is_empty());
     if settings.keep {
+        let asked = Asked::hear()?;
         println!("\nserving at http://{address}, its gateway at http://{gateway}; try:");
         println!("  pavane ps --server http://{address}");
         println!("  pavane ps --status faulted --server http://{address}");
         println!("ctrl-c ends it");
-        running.until_stopped().await?;
+        running.until_stopped(asked).await?;
     } else {
         running.stop().await;
     }
