@@ -565,7 +565,7 @@ mod tests {
                 "p.yaml: services.a.breaker.min_calls: at least 1",
             ),
             ("services: { engine: { url: 'http://h:1' } }\n", "the engine's own"),
-            ("admin: { keys: [{ name: ops, sha256: abc }] }\n", "p.yaml:1:18: admin.keys: ops: `sha256` has 64"),
+            ("admin: { keys: [{ name: ops, sha256: abc }] }\n", "p.yaml:1:17: admin.keys: ops: `sha256` has 64"),
             ("admin: { keys: [{ name: ops, sha256: abc, scopes: [x] }] }\n", "`scopes` say nothing here"),
             ("admin: { basic: [{ name: ada, pbkdf2: abc }] }\n", "admin.basic: ada: `pbkdf2` is written"),
             ("egress: { allow: [10.0.0.0/8] }\n", "p.yaml: egress.allow: without `deny_private: true`"),

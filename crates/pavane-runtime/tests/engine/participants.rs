@@ -135,8 +135,8 @@ async fn broken_messages_are_refused_with_a_reason() {
         other => panic!("{other:?}"),
     };
     never(bus.inner.publish(with("no JSON", "s")).await, "it is no CloudEvent");
-    never(bus.inner.publish(with("{}", "s")).await, "no message of the form v1");
-    never(bus.inner.publish(with(&message.envelope.replace(".v1\"", ".v9\""), "s")).await, "no message of the form v1");
+    never(bus.inner.publish(with("{}", "s")).await, "no message of the form v2");
+    never(bus.inner.publish(with(&message.envelope.replace(".v2\"", ".v9\""), "s")).await, "no message of the form v2");
     never(
         bus.inner.publish(with(&message.envelope.replace("\"body\"", "\"other\""), "s")).await,
         "its data is no message",

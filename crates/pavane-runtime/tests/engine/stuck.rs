@@ -31,7 +31,7 @@ async fn work_for_a_participant_that_is_not_there_is_told_with_sender_receiver_a
     assert!(all);
     assert_eq!(record.id, id);
     assert_eq!((missing.from.as_str(), missing.to.as_str()), ("s", "u"));
-    assert_eq!((missing.event_type.as_str(), missing.task.as_deref()), ("t.two.b.due.v1", Some("/do/1/b")));
+    assert_eq!((missing.event_type.as_str(), missing.task.as_deref()), ("t.two.b.due.v2", Some("/do/1/b")));
     assert!(missing.remedy.contains("the participant of u") && missing.dead_letter.is_none(), "{missing:?}");
 
     let progress = house.home.standing(&id, NOW).await.unwrap();
