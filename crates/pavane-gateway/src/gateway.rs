@@ -249,7 +249,7 @@ impl Gateway {
                 client,
                 method: method.as_str(),
                 path: uri.path(),
-                status: status,
+                status,
                 took: began.elapsed(),
                 bytes: answer.body().size_hint().exact(),
                 id: id.to_str().unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! A service that is called by workflows and to which the gateway forwards requests: whoever comes, by whichever door, it
 //! never gets more than it takes, and both doors learn from each other that it fails.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test fails the test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails in a test fails the test")]
 
 mod support;
 

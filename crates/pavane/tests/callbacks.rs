@@ -1,7 +1,7 @@
 //! Services that take a call with 202 and call back: through the real binary, in both modes, with participants in the
 //! engine's process and in processes of their own; and every way in which a callback can be wrong.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
 mod support;
 
