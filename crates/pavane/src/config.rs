@@ -571,7 +571,7 @@ mod tests {
             ("egress: { allow: [10.0.0.0/8] }\n", "p.yaml: egress.allow: without `deny_private: true`"),
             ("egress: { deny_private: true, allow: [ten] }\n", "no block such as 10.0.0.0/8"),
             ("shutdown: soon\n", "no duration"),
-            ("log: { format: xml }\n", "unknown variant `xml`, expected one of `text`, `ecs`, `auto`"),
+            ("log: { format: xml }\n", "unknown variant `xml`, expected one of text, ecs, auto"),
             ("traces: { otlp: collector }\n", "p.yaml: traces.otlp: `collector` is no base URL"),
             ("traces: { otlp: 'http://h:4318', ratio: 5 }\n", "traces.ratio: it is a part"),
             ("traces: { ratio: 1 }\n", "missing field `otlp`"),
