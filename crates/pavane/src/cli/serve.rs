@@ -57,6 +57,7 @@ pub(crate) struct Dev {
 
 impl Serve {
     pub async fn run(self) -> Done {
+        let file = Followed::now(&self.config);
         let mut config = Config::read(&self.config).map_err(Failure::all)?;
         log::decide(config.log.format);
         match (self.role, self.service) {
@@ -65,18 +66,18 @@ impl Serve {
                 // may have another at each start.
                 config.callbacks.url = config.callback_url();
                 config.listen.admin = self.listen.unwrap_or(ANY_PORT);
-                participant(config, &service, &self.config).await
+                participant(config, &service, file).await
             }
             (_, Some(_)) => Err(Failure::wrong("--service goes with --role participant")),
             (_, None) => {
                 config.listen.admin = self.listen.unwrap_or(config.listen.admin);
-                engine(config, &self.config, self.listen).await
+                engine(config, file, self.listen).await
             }
         }
     }
 }
 
-async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done {
+async fn engine(config: Config, file: Followed<'_>, listen: Option<SocketAddr>) -> Done {
     let running =
         Running::open(config, Storage::Configured, Vec::new(), BTreeMap::new()).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
@@ -91,7 +92,7 @@ async fn engine(config: Config, file: &Path, listen: Option<SocketAddr>) -> Done
     until_stopped(&running, file, listen, hung_up, asked).await
 }
 
-async fn participant(config: Config, service: &str, file: &Path) -> Done {
+async fn participant(config: Config, service: &str, file: Followed<'_>) -> Done {
     let listen = Some(config.listen.admin);
     let running = Running::open_participant(config, service).await.map_err(Failure::all)?;
     let addresses = running.serve().await.map_err(Failure::failed)?;
@@ -103,6 +104,24 @@ async fn participant(config: Config, service: &str, file: &Path) -> Done {
     until_stopped(&running, file, listen, hung_up, asked).await
 }
 
+/// A configuration that is followed.
+struct Followed<'a> {
+    file: &'a Path,
+    /// When it had been changed before it was read: what was written since is taken up.
+    seen: Option<SystemTime>,
+}
+
+impl Followed<'_> {
+    /// To be called before the file is read.
+    fn now(file: &Path) -> Followed<'_> {
+        Followed { file, seen: changed(file) }
+    }
+}
+
+fn changed(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
 /// Told by SIGHUP, from now on.
 fn hung_up() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("SIGHUP cannot be heard: {e}")))
@@ -110,15 +129,15 @@ fn hung_up() -> Result<Signal, Failure> {
 
 /// Reads the configuration again whenever its file has changed, and at each SIGHUP. `adapt` does what was done to it at the
 /// start.
-async fn follow(running: &Running, file: &Path, adapt: impl Fn(&mut Config), mut hung_up: Signal) {
-    let changed = || file.metadata().and_then(|metadata| metadata.modified()).ok();
-    let (mut seen, mut last) = (changed(), None);
+async fn follow(running: &Running, followed: Followed<'_>, adapt: impl Fn(&mut Config), mut hung_up: Signal) {
+    let Followed { file, mut seen } = followed;
+    let mut last = None;
     loop {
         let asked = tokio::select! {
             Some(()) = hung_up.recv() => true,
             () = tokio::time::sleep(LOOK_AT_SETTINGS) => false,
         };
-        let now = changed();
+        let now = changed(file);
         // One that is being written is left alone until it stands still.
         let stands = now == std::mem::replace(&mut last, now);
         if !asked && (now.is_none() || now == seen || !stands) {
@@ -168,7 +187,7 @@ async fn take_up(running: &Running, file: &Path, adapt: impl Fn(&mut Config)) ->
 /// Serves until it is stopped, and follows its configuration. `listen` was given in place of `listen.admin`.
 async fn until_stopped(
     running: &Running,
-    file: &Path,
+    file: Followed<'_>,
     listen: Option<SocketAddr>,
     hung_up: Signal,
     asked: Asked,
@@ -192,6 +211,7 @@ async fn serve_gateway(running: &Running) -> Result<(), Failure> {
 impl Dev {
     pub async fn run(self) -> Done {
         let settings = self.folder.join("pavane.yaml");
+        let followed = Followed::now(&settings);
         let mut config =
             if settings.is_file() { Config::read(&settings).map_err(Failure::all)? } else { Config::default() };
         let kept = self.folder.join(".pavane");
@@ -222,7 +242,7 @@ impl Dev {
         };
         tokio::select! {
             () = watch => {}
-            () = follow(&running, &settings, adapt, hung_up) => {}
+            () = follow(&running, followed, adapt, hung_up) => {}
             stopped = running.until_stopped(asked) => stopped.map_err(Failure::failed)?,
         }
         Ok(OK)
