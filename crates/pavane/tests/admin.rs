@@ -1,5 +1,5 @@
 //! The HTTP API behind its door: who may pass, who may not, and how the command line shows who it is.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test fails the test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails in a test fails the test")]
 
 mod support;
 
