@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Refusal;
 
 /// The version of this protocol: both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// A participant asks to be attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
