@@ -239,7 +239,7 @@ async fn who_does_not_belong_is_not_let_in_and_told_why() {
     assert_eq!(ask("/bus/v1/receive", TOKEN, "{ no JSON").await, (400, "unreadable_body".into()));
     assert_eq!(ask("/bus/v1/elsewhere", TOKEN, "{}").await, (404, "not_found".into()));
     let early = json!({
-        "protocol": 1, "service": "payment", "version": "0.1.0", "process": "p", "store": 7, "clock": 0,
+        "protocol": pavane_bus::wire::PROTOCOL, "service": "payment", "version": "0.1.0", "process": "p", "store": 7, "clock": 0,
     });
     assert_eq!(ask("/bus/v1/attach", TOKEN, &early.to_string()).await, (409, "clock_skew".into()));
     drop(hub_process);
