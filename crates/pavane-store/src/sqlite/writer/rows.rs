@@ -34,7 +34,7 @@ const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, names
      correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input, location) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
-/// What a start fixes stays as it was inserted: an index is written again for each of its columns that is set.
+/// What a start fixes stays as it was inserted.
 const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, end_time = ?4, compensation = ?5, error = ?6, \
      output = ?7 where key = ?1";
 
