@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
@@ -64,53 +64,52 @@ impl BodyFault {
 }
 
 /// When a body had come whole. What is slow before that is so because of whoever sends it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Whole(Arc<OnceLock<std::time::Instant>>);
+#[derive(Clone, Debug)]
+pub(crate) enum Whole {
+    /// Of a body that there is none of: when its head had come.
+    AtOnce(Instant),
+    /// Of a body that is read.
+    Later(Arc<OnceLock<Instant>>),
+}
 
 impl Whole {
-    /// Of a body that there is none of.
-    pub fn at_once() -> Whole {
-        let whole = Whole::default();
-        whole.set();
-        whole
-    }
-
-    /// It has.
-    pub fn set(&self) {
-        self.0.get_or_init(std::time::Instant::now);
-    }
-
     /// When, if it has.
-    pub fn since(&self) -> Option<std::time::Instant> {
-        self.0.get().copied()
+    pub fn since(&self) -> Option<Instant> {
+        match self {
+            Whole::AtOnce(since) => Some(*since),
+            Whole::Later(since) => since.get().copied(),
+        }
     }
 }
 
-/// A body that is cut when it brings too much, or nothing for too long.
-pub(crate) struct Guarded {
+/// A body that is cut when it brings too much, or nothing for too long. It holds something until it has ended or is dropped.
+pub(crate) struct Guarded<T = ()> {
     inner: Body,
     left: u64,
     idle: Duration,
-    whole: Whole,
+    held: Option<T>,
+    /// Set when all of it has come, if somebody wants to know.
+    whole: Option<Arc<OnceLock<Instant>>>,
     /// Runs while the other side is waited for: a body that nobody asks for more does not stand still.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Guarded {
-    pub fn new(inner: Body, most: u64, idle: Duration) -> Guarded {
-        Guarded { inner, left: most, idle, whole: Whole::default(), waiting: None }
+impl<T> Guarded<T> {
+    pub fn new(inner: Body, most: u64, idle: Duration, held: T) -> Guarded<T> {
+        Guarded { inner, left: most, idle, held: Some(held), whole: None, waiting: None }
     }
 
     /// Tells when all of it has come.
-    pub fn whole(&self) -> Whole {
+    pub fn whole(&mut self) -> Whole {
+        let whole = self.whole.get_or_insert_default();
         if self.inner.is_end_stream() {
-            self.whole.set();
+            whole.get_or_init(Instant::now);
         }
-        self.whole.clone()
+        Whole::Later(whole.clone())
     }
 }
 
-impl http_body::Body for Guarded {
+impl<T: Unpin> http_body::Body for Guarded<T> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -124,12 +123,15 @@ impl http_body::Body for Guarded {
             };
         };
         self.waiting = None;
+        if !matches!(frame, Some(Ok(_))) {
+            self.held = None;
+        }
         if let Some(Err(error)) = &frame {
             tracing::debug!(error, "a body broke off");
             return Poll::Ready(Some(Err(BodyFault::BrokenOff.into())));
         }
-        if frame.is_none() || self.inner.is_end_stream() {
-            self.whole.set();
+        if let Some(whole) = self.whole.as_ref().filter(|_| frame.is_none() || self.inner.is_end_stream()) {
+            whole.get_or_init(Instant::now);
         }
         if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
             match self.left.checked_sub(data.remaining() as u64) {

@@ -1,5 +1,6 @@
 //! Connections: how many there may be, which HTTP they speak, and how long they may take to say something.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -198,13 +199,6 @@ pub(crate) async fn serve<I, A, F>(
     A: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let busy = Arc::new(Busy::default());
-    let requests = busy.clone();
-    let service = service_fn(move |request| {
-        let answering = Answering::new(requests.clone());
-        let answer = answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await.map(|body| Body::new(Holding::new(body, answering)))) }
-    });
     let stream = TokioIo::new(stream);
     let limits = &settings.limits;
     let stop = stopped(&mut stopping);
@@ -216,6 +210,10 @@ pub(crate) async fn serve<I, A, F>(
                 .header_read_timeout(settings.timeouts.header.unwrap_or(HEAD))
                 .max_headers(limits.headers)
                 .max_buf_size((limits.header_bytes + HEAD_ROOM).max(LEAST_BUFFER));
+            let service = service_fn(|request| {
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
             let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
             tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -233,6 +231,11 @@ pub(crate) async fn serve<I, A, F>(
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
+            let busy = Arc::new(Busy::default());
+            let service = service_fn(|request| {
+                let (answering, answer) = (Answering::new(busy.clone()), answer(request));
+                async move { Ok::<_, Infallible>(answer.await.map(|body| Body::new(Holding::new(body, answering)))) }
+            });
             let mut connection = pin!(builder.serve_connection(stream, service));
             // HTTP/1.1 has its own: the time for the next head.
             let idle = quiet(&busy, settings.timeouts.header.unwrap_or(HEAD));

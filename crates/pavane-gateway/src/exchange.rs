@@ -1,6 +1,5 @@
 //! A request on its way through the gateway, with what is known about it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
@@ -9,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::auth::Caller;
 use crate::body::{Body, Whole};
 use crate::connection::Slot;
+use crate::headers::Client;
 use crate::state::State;
 use crate::table::Found;
 use crate::tls::ClientCertificate;
@@ -17,7 +17,7 @@ use crate::watched::Watched;
 /// An answer.
 pub(crate) type Answered = Response<Body>;
 
-/// A request and its surroundings. Its path is normal.
+/// A request and its surroundings. Its path is normal. It goes from filter to filter in a box: it is large.
 pub(crate) struct Exchange {
     pub request: Request<Body>,
     /// Of its body.
@@ -38,11 +38,11 @@ pub(crate) struct Exchange {
 /// Where a request came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Came {
-    pub peer: IpAddr,
+    pub peer: Arc<Client>,
     /// The peer, or whom trusted proxies name.
-    pub client: IpAddr,
+    pub client: Arc<Client>,
     /// As the client wrote it, with its port.
-    pub host: String,
+    pub host: HeaderValue,
     pub tls: bool,
     /// The client's, if it has one that is vouched for.
     pub certificate: Option<Arc<ClientCertificate>>,

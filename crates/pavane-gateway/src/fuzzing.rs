@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request};
 use pavane_core::units::Block;
 
@@ -30,8 +30,9 @@ impl Routes {
         let (Ok(host), Ok(normal)) = (host_of(&parts.uri, &parts.headers), path::normalise(parts.uri.path())) else {
             return;
         };
+        let normal = normal.into_owned();
         assert!(!host.contains(['@', ' ', '/']) && host == host.to_ascii_lowercase(), "{host:?}");
-        assert_eq!(path::normalise(&normal).as_deref(), Ok(normal.as_str()), "one form is the only one");
+        assert_eq!(path::normalise(&normal).as_deref(), Ok(&*normal), "one form is the only one");
         let mut segments = normal.split('/').skip(1);
         assert!(normal.starts_with('/') && segments.all(|s| s != ".." && s != "."), "{normal:?}");
         assert!(!normal.contains("//") && !normal.contains('\\'), "{normal:?}");
@@ -43,14 +44,19 @@ impl Routes {
                 let Ok(uri) = format!("{normal}{query}").parse() else { return };
                 parts.uri = uri;
                 let sent = proxy::path_for(&parts, target.strip.as_ref());
-                assert!(sent.is_ok_and(|sent| sent.starts_with('/') && !sent.starts_with("//")), "{normal:?}");
+                assert!(
+                    sent.is_ok_and(|sent| sent.as_str().starts_with('/') && !sent.as_str().starts_with("//")),
+                    "{normal:?}"
+                );
             }
             Target::Workflow(_) if found.role == Role::Main => {
-                let input = workflow::request_as_input(&parts, &found.parameters, &body);
+                let input = workflow::request_as_input(&parts, &found.parameters(&normal), &body);
                 let read = input.map(|input| serde_json::from_slice::<serde_json::Value>(&input));
                 assert!(read.is_err() || read.is_ok_and(|input| input.is_ok()), "the input is JSON");
             }
-            Target::Workflow(_) => assert!(!found.parameters.is_empty(), "an instance's route names the instance"),
+            Target::Workflow(_) => {
+                assert!(!found.parameters(&normal).is_empty(), "an instance's route names the instance")
+            }
         }
     }
 }
@@ -65,9 +71,16 @@ fn forwarded(came: &HeaderMap) {
         let id = headers::request_id(came, trusted);
         assert!(id.to_str().is_ok_and(|id| !id.is_empty()), "{id:?}");
         let mut map = came.clone();
-        headers::end_hop(&mut map);
-        headers::remove_reserved(&mut map);
-        headers::forward(&mut map, &headers::Came { peer, host: "shop.example", tls: true, trusted });
+        headers::end_request_hop(&mut map, trusted);
+        headers::forward(
+            &mut map,
+            &headers::Came {
+                peer: &headers::Client::of(peer),
+                host: &HeaderValue::from_static("shop.example"),
+                tls: true,
+                trusted,
+            },
+        );
         let gone = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHORIZATION];
         let own = |name: &HeaderName| name.as_str().starts_with("pavane-") || name.as_str().contains('_');
         assert!(!map.keys().any(|name| gone.contains(name) || own(name)), "{map:?}");

@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`Gateway::serve`] and `answer`, the way of one request.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use crate::connection::{self, Secured, Slot, Slots, Speaks};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::Next;
 use crate::filter::cors::is_preflight;
-use crate::headers;
+use crate::headers::{self, Client};
 use crate::openapi;
 use crate::path;
 use crate::port::Workflows;
@@ -189,10 +190,10 @@ impl Gateway {
             begun = begin => begun,
             () = connection::stopped(&mut stopping) => return,
         };
-        let gateway = self.clone();
+        let (gateway, peer) = (self.clone(), Arc::new(Client::of(peer.ip())));
         let tls = state.tls.is_some();
         let answer = move |certificate: Option<Arc<ClientCertificate>>| {
-            move |request| gateway.clone().answer(request, peer, tls, certificate.clone(), slot.clone())
+            move |request| gateway.clone().answer(request, peer.clone(), tls, certificate.clone(), slot.clone())
         };
         match begun {
             Ok(Begun::Plain(stream, speaks)) => {
@@ -210,23 +211,28 @@ impl Gateway {
     async fn answer(
         self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: Arc<Client>,
         tls: bool,
         certificate: Option<Arc<ClientCertificate>>,
         slot: Arc<Slot>,
     ) -> Answered {
         let began = Instant::now();
         let state = self.shared.state.load_full();
-        let trusted = state.settings.trusted_proxies.iter().any(|block| block.contains(peer.ip()));
+        let proxies = &state.settings.trusted_proxies;
+        let trusted = proxies.iter().any(|block| block.contains(peer.address));
         let id = headers::request_id(request.headers(), trusted);
-        let client = headers::client(peer.ip(), request.headers(), &state.settings.trusted_proxies);
-        let came = Came { peer: peer.ip(), client, host: String::new(), tls, certificate, trusted, slot };
+        let client = match trusted {
+            true => Arc::new(Client::of(headers::client(peer.address, request.headers(), proxies))),
+            false => peer.clone(),
+        };
+        let came =
+            Came { peer, client: client.clone(), host: HeaderValue::from_static(""), tls, certificate, trusted, slot };
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let watched = Watched::begin(&self.shared.spans, request.headers());
         let access = state.access.clone();
-        let (mut answer, route) = match enter(request, state, came, id.clone()) {
-            Ok(exchange) => {
-                let exchange = Exchange { watched: watched.clone(), ..exchange };
+        let (mut answer, route) = match enter(request, state, came, id.clone(), began) {
+            Ok(mut exchange) => {
+                exchange.watched = watched.clone();
                 let route = exchange.found.route.clone();
                 let busy = RouteStats::begin(&route.stats);
                 let answer = Next::all().run(exchange).await;
@@ -242,11 +248,11 @@ impl Gateway {
         let status = answer.status().as_u16();
         if let Some(watched) = watched {
             let route = route.as_ref().and_then(|route| route.name.split_once(' ')).map(|(_, path)| path);
-            watched.end(&Facts { method: &method, uri: &uri, tls, client, route, status });
+            watched.end(&Facts { method: &method, uri: &uri, tls, client: client.address, route, status });
         }
         if let Some(access) = access {
             access.enter(&Entry {
-                client,
+                client: &client.text,
                 method: method.as_str(),
                 path: uri.path(),
                 status,
@@ -258,7 +264,7 @@ impl Gateway {
         }
         tracing::info!(
             target: "pavane_gateway::access",
-            %client, %method, path = uri.path(), status, request = ?id,
+            client = client.text, %method, path = uri.path(), status, request = ?id,
             "answered"
         );
         answer.headers_mut().insert(headers::REQUEST_ID, id);
@@ -278,7 +284,8 @@ fn enter(
     state: Arc<State>,
     mut came: Came,
     id: HeaderValue,
-) -> Result<Exchange, Problem> {
+    began: Instant,
+) -> Result<Box<Exchange>, Problem> {
     let bad = |code, why: &str| Problem::new(StatusCode::BAD_REQUEST, code).detail(why);
     let limits = &state.settings.limits;
     if headers::size(request.headers()) > limits.header_bytes || request.headers().len() > limits.headers {
@@ -295,8 +302,7 @@ fn enter(
     let host = host_of(request.uri(), request.headers()).map_err(|why| bad("bad_host", why))?;
     came.host = shown_host(request.uri(), request.headers());
     let path = path::normalise(request.uri().path()).map_err(|why| bad("bad_path", why))?;
-    let method = asked_method(&request);
-    let found = state.table.find(&host, &method, &path, request.headers());
+    let found = state.table.find(&host, &asked_method(&request), &path, request.headers());
     let found = found.map_err(|unrouted| match unrouted {
         Unrouted::NotFound => Problem::new(StatusCode::NOT_FOUND, "not_found"),
         Unrouted::Method(allowed) => {
@@ -309,24 +315,29 @@ fn enter(
     if request.body().size_hint().lower() > most {
         return Err(proxy::refused(BodyFault::TooLarge));
     }
+    let target = match (path, request.uri().path_and_query()) {
+        // As it came.
+        (Cow::Borrowed(_), Some(target)) => target.clone(),
+        (path, target) => {
+            let query = target.and_then(PathAndQuery::query).map(|query| format!("?{query}")).unwrap_or_default();
+            let target = PathAndQuery::try_from(format!("{path}{query}"));
+            target.map_err(|_| bad("bad_path", "the path cannot be read"))?
+        }
+    };
     let websocket = request.version() == http::Version::HTTP_11 && headers::wants_websocket(request.headers());
     let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    let target = match parts.uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
-    };
-    parts.uri = Uri::from(target.map_err(|_| bad("bad_path", "the path cannot be read"))?);
+    parts.uri = Uri::from(target);
     let idle = state.settings.timeouts.idle.unwrap_or(proxy::IDLE);
     let (whole, body) = match body.is_end_stream() {
         // Most requests: nothing is to be watched, and nothing need be kept for that.
-        true => (Whole::at_once(), crate::body::empty()),
+        true => (Whole::AtOnce(began), crate::body::empty()),
         false => {
-            let body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle);
+            let mut body = Guarded::new(Body::new(body.map_err(Into::into)), most, idle, ());
             (body.whole(), Body::new(body))
         }
     };
-    Ok(Exchange {
+    Ok(Box::new(Exchange {
         request: Request::from_parts(parts, body),
         whole,
         found,
@@ -336,22 +347,23 @@ fn enter(
         upgrade,
         caller: None,
         watched: None,
-    })
+    }))
 }
 
 /// The method by which a route is found: a preflight is about another one.
-fn asked_method(request: &Request<Incoming>) -> Method {
+fn asked_method(request: &Request<Incoming>) -> Cow<'_, Method> {
     let asked = request
         .headers()
         .get(header::ACCESS_CONTROL_REQUEST_METHOD)
         .filter(|_| is_preflight(request.method(), request.headers()));
-    asked.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).unwrap_or_else(|| request.method().clone())
+    let asked = asked.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+    asked.map_or(Cow::Borrowed(request.method()), Cow::Owned)
 }
 
 /// The host as the client wrote it; it has been found to be one.
-fn shown_host(uri: &Uri, headers: &HeaderMap) -> String {
-    let header = || headers.get(header::HOST).and_then(|v| v.to_str().ok());
-    uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default().to_owned()
+fn shown_host(uri: &Uri, headers: &HeaderMap) -> HeaderValue {
+    let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    authority.or_else(|| headers.get(header::HOST).cloned()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// What is left of such a request is not read.

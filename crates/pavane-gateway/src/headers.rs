@@ -6,32 +6,50 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use pavane_core::units::Block;
 
 use crate::upstream::balance;
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1, and what older software sends).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-const OLD_HOP_BY_HOP: [&str; 2] = ["keep-alive", "proxy-connection"];
+fn is_of_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "keep-alive"
+            | "proxy-connection"
+    )
+}
 
 /// What a proxy says about the client; believed of trusted ones only.
-const FORWARDED: [&str; 7] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-real-ip",
-    "x-forwarded-prefix",
-];
+fn is_forwarded(name: &str) -> bool {
+    matches!(
+        name,
+        "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-proto"
+            | "x-forwarded-port"
+            | "x-real-ip"
+            | "x-forwarded-prefix"
+    )
+}
+
+/// What only the gateway may say: names of its own, and names with underscores, which some services cannot tell from
+/// those with hyphens.
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("pavane-") || name.contains('_')
+}
+
+const FORWARDED: HeaderName = header::FORWARDED;
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The name under which a request is known in logs on both sides.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,41 +57,52 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest id that is taken over from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Removes what is about the connection it came by. `TE: trailers` is what gRPC needs and harms nobody.
+/// Removes what is about the connection an answer came by.
 pub(crate) fn end_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    let trailers = tokens(headers, header::TE).any(|t| t.eq_ignore_ascii_case("trailers"));
-    named.iter().chain(&HOP_BY_HOP).for_each(|name| drop(headers.remove(name)));
-    OLD_HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    remove(headers, is_of_hop);
+}
+
+/// Removes of a request what is about the connection it came by, what only the gateway may say, what the new hop says
+/// anew (but for `Host`, which each attempt replaces), and, unless it came from a trusted proxy, what only such a one may
+/// say.
+pub(crate) fn end_request_hop(headers: &mut HeaderMap, trusted: bool) {
+    remove(headers, |name| {
+        is_of_hop(name)
+            || is_reserved(name)
+            || matches!(name, "content-length" | "expect")
+            || !trusted && is_forwarded(name)
+    });
+}
+
+/// Removes headers by their names, and those that `Connection` names, in one look at each: most messages have nothing to
+/// remove. `TE: trailers` is what gRPC needs and harms nobody.
+fn remove(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
+    let mut gone: Vec<HeaderName> = Vec::new();
+    let mut trailers = false;
+    for name in headers.keys().filter(|name| ends(name.as_str())) {
+        if name == header::CONNECTION {
+            gone.extend(tokens(headers, name).filter_map(|name| HeaderName::try_from(name).ok()));
+        } else if name == header::TE {
+            trailers = tokens(headers, name).any(|t| t.eq_ignore_ascii_case("trailers"));
+        }
+        gone.push(name.clone());
+    }
+    gone.iter().for_each(|name| drop(headers.remove(name)));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
 }
 
 /// Whether a request asks to go on as a WebSocket. Other upgrades end at the gateway: `h2c` above all would let a
 /// client speak past it.
 pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
-    tokens(headers, header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"))
+    tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"))
         && headers.get_all(header::UPGRADE).iter().count() == 1
         && headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-/// Removes what only the gateway may say: names of its own, and names with underscores, which some services cannot tell
-/// from those with hyphens.
-pub(crate) fn remove_reserved(headers: &mut HeaderMap) {
-    let reserved = |name: &HeaderName| name.as_str().starts_with("pavane-") || name.as_str().contains('_');
-    let names: Vec<HeaderName> = headers.keys().filter(|name| reserved(name)).cloned().collect();
-    names.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// The client's address: the peer's, or what trusted proxies say, asked from the nearest on.
@@ -101,10 +130,35 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Block]) -> Ip
     client
 }
 
+/// An address, and how it is written: in the header `Forwarded`, in others, and in logs. The peer of a connection is
+/// written once for all of its requests.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// In its shortest form: an IPv4 address is one.
+    pub address: IpAddr,
+    /// As it is written alone.
+    pub text: String,
+    /// As the value of `X-Forwarded-For`.
+    alone: HeaderValue,
+    /// As `Forwarded` names it.
+    node: String,
+}
+
+impl Client {
+    pub fn of(address: IpAddr) -> Client {
+        let address = address.to_canonical();
+        let text = address.to_string();
+        // Digits, dots and colons.
+        let alone = HeaderValue::try_from(&text).unwrap_or(HeaderValue::from_static("unknown"));
+        let node = if address.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
+        Client { address, text, alone, node }
+    }
+}
+
 /// What is known about the way a request came.
 pub(crate) struct Came<'a> {
-    pub peer: IpAddr,
-    pub host: &'a str,
+    pub peer: &'a Client,
+    pub host: &'a HeaderValue,
     pub tls: bool,
     /// Whether the peer is a trusted proxy.
     pub trusted: bool,
@@ -112,29 +166,33 @@ pub(crate) struct Came<'a> {
 
 /// Tells the service where the request came from, in both spellings.
 pub(crate) fn forward(headers: &mut HeaderMap, came: &Came<'_>) {
-    if !came.trusted {
-        FORWARDED.iter().for_each(|name| drop(headers.remove(*name)));
-    }
     let proto = if came.tls { "https" } else { "http" };
-    let peer = came.peer.to_canonical();
-    append(headers, "x-forwarded-for", &peer.to_string());
+    let peer = came.peer;
+    append(headers, FORWARDED_FOR, peer.alone.clone());
     // What the first proxy saw is what the client asked for.
-    for (name, value) in [("x-forwarded-host", came.host), ("x-forwarded-proto", proto)] {
-        if !headers.contains_key(name)
-            && let Ok(value) = HeaderValue::from_str(value)
-        {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+    if !(came.trusted && headers.contains_key(FORWARDED_PROTO)) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
-    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-    append(headers, "forwarded", &format!("for={node};host=\"{}\";proto={proto}", came.host));
+    if !(came.trusted && headers.contains_key(FORWARDED_HOST)) {
+        headers.insert(FORWARDED_HOST, came.host.clone());
+    }
+    let host = came.host.to_str().unwrap_or_default();
+    let all = ["for=", &peer.node, ";host=\"", host, "\";proto=", proto].concat();
+    if let Ok(all) = HeaderValue::try_from(all) {
+        append(headers, FORWARDED, all);
+    }
 }
 
-fn append(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    let before: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
-    let whole = if before.is_empty() { value.to_owned() } else { format!("{}, {value}", before.join(", ")) };
-    if let Ok(whole) = HeaderValue::from_str(&whole) {
-        headers.insert(HeaderName::from_static(name), whole);
+/// Writes a value behind what trusted proxies have said.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(none) => drop(none.insert(value)),
+        Entry::Occupied(mut said) => {
+            let all = said.iter().chain([&value]).filter_map(|value| value.to_str().ok());
+            if let Ok(whole) = HeaderValue::try_from(all.collect::<Vec<_>>().join(", ")) {
+                said.insert(whole);
+            }
+        }
     }
 }
 
@@ -144,7 +202,8 @@ pub(crate) fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
         (1..=MAX_REQUEST_ID).contains(&v.len())
             && v.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=".contains(b))
     };
-    headers.get(REQUEST_ID).filter(|_| trusted).filter(plain).cloned().unwrap_or_else(new_id)
+    let given = if trusted { headers.get(REQUEST_ID) } else { None };
+    given.filter(plain).cloned().unwrap_or_else(new_id)
 }
 
 /// A UUID of version 7. Nobody may rely on its being hard to guess, so that its chance need not come from the system at each
@@ -192,6 +251,9 @@ mod tests {
             let mut headers = map(&before);
             end_hop(&mut headers);
             assert_eq!(headers, map(&after), "{before:?}");
+            let mut headers = map(&before);
+            end_request_hop(&mut headers, false);
+            assert_eq!(headers, map(&after), "{before:?}");
         }
     }
 
@@ -228,8 +290,11 @@ mod tests {
     #[test]
     fn what_is_said_about_the_client_is_replaced_or_continued() {
         let said = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-real-ip", "6.6.6.6")];
-        let came = |trusted| Came { peer: "10.0.0.1".parse().unwrap(), host: "a.example:80", tls: false, trusted };
+        let peer = Client::of("10.0.0.1".parse().unwrap());
+        let host = HeaderValue::from_static("a.example:80");
+        let came = |trusted| Came { peer: &peer, host: &host, tls: false, trusted };
         let mut headers = map(&said);
+        end_request_hop(&mut headers, false);
         forward(&mut headers, &came(false));
         assert_eq!(
             (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
@@ -238,6 +303,7 @@ mod tests {
         assert!(!headers.contains_key("x-real-ip"));
         assert_eq!(headers["forwarded"], "for=10.0.0.1;host=\"a.example:80\";proto=http");
         let mut headers = map(&said);
+        end_request_hop(&mut headers, true);
         forward(&mut headers, &came(true));
         assert_eq!(
             (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
@@ -259,7 +325,9 @@ mod tests {
     fn names_of_the_gateway_and_ambiguous_ones_are_removed() {
         let mut headers =
             map(&[("pavane-caller", "root"), ("x_forwarded_for", "1.1.1.1"), ("content_length", "0"), ("x-fine", "1")]);
-        remove_reserved(&mut headers);
-        assert_eq!(headers, map(&[("x-fine", "1")]));
+        headers.append("x-fine", HeaderValue::from_static("2"));
+        end_request_hop(&mut headers, true);
+        assert_eq!(headers.get_all("x-fine").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(headers.keys_len(), 1, "{headers:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! other. So a path is brought into one form before it is matched, that form is what is forwarded, and what services are
 //! known to read in different ways (dot segments, encoded separators, empty segments) is refused, never repaired.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// Longest path and query together, in bytes: what other servers take, too.
@@ -13,7 +14,10 @@ pub(crate) const MAX_TARGET: usize = 8 << 10;
 ///
 /// # Errors
 /// Why the path is refused.
-pub(crate) fn normalise(path: &str) -> Result<String, &'static str> {
+pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
+    if is_plain(path) {
+        return Ok(Cow::Borrowed(path));
+    }
     if !path.starts_with('/') {
         return Err("the path must begin with a slash");
     }
@@ -53,7 +57,17 @@ pub(crate) fn normalise(path: &str) -> Result<String, &'static str> {
             _ => {}
         }
     }
-    Ok(normal)
+    Ok(Cow::Owned(normal))
+}
+
+/// Whether a path is, at a glance, in its one form, as most are: nothing encoded, no segment empty or with a dot first.
+fn is_plain(path: &str) -> bool {
+    let fits = |(before, byte): (u8, u8)| match byte {
+        b'/' => before != b'/',
+        b'.' => before != b'/',
+        _ => unreserved(byte),
+    };
+    path.starts_with('/') && path.bytes().zip(path.bytes().skip(1)).all(fits)
 }
 
 fn unreserved(byte: u8) -> bool {
@@ -110,7 +124,8 @@ impl Pattern {
                     return Err(format!("`{segment}`: `*` stands alone at the end, `{{name}}` for a whole segment"));
                 }
                 None => {
-                    let normal = normalise(&format!("/{segment}")).map_err(|why| format!("`{text}`: {why}"))?;
+                    let path = format!("/{segment}");
+                    let normal = normalise(&path).map_err(|why| format!("`{text}`: {why}"))?;
                     Segment::Literal(normal.trim_start_matches('/').to_owned())
                 }
             });
@@ -148,22 +163,32 @@ impl Pattern {
         }
     }
 
-    /// The values of its parameters, still encoded, if it matches a normal path.
-    pub fn matches(&self, path: &str) -> Option<Parameters> {
+    /// Whether it matches a normal path.
+    pub fn matches(&self, path: &str) -> bool {
+        self.walk(path, |_, _| ())
+    }
+
+    /// The values of its parameters, still encoded, in a path that it matches.
+    pub fn values(&self, path: &str) -> Parameters {
+        let mut values = Vec::new();
+        self.walk(path, |name, value| values.push((name.to_owned(), value.to_owned())));
+        values
+    }
+
+    /// Goes along a path, names the parameters on the way, and gives whether it matches.
+    fn walk(&self, path: &str, mut parameter: impl FnMut(&str, &str)) -> bool {
         let slash = path.len() > 1 && path.ends_with('/');
         let inner = if slash { path.strip_suffix('/').unwrap_or(path) } else { path };
         let mut given = inner.split('/').skip(1).filter(|s| !s.is_empty());
-        let mut parameters = Vec::new();
         for segment in &self.segments {
-            let value = given.next()?;
-            match segment {
-                Segment::Literal(literal) if literal == value => {}
-                Segment::Literal(_) => return None,
-                Segment::Parameter(name) => parameters.push((name.clone(), value.to_owned())),
+            match (segment, given.next()) {
+                (Segment::Literal(literal), Some(value)) if literal == value => {}
+                (Segment::Parameter(name), Some(value)) => parameter(name, value),
+                _ => return false,
             }
         }
         let root = self.segments.is_empty();
-        (self.rest || (given.next().is_none() && (root || slash == self.slash))).then_some(parameters)
+        self.rest || (given.next().is_none() && (root || slash == self.slash))
     }
 
     /// Which of two patterns is asked first: compared from the left, a literal before a parameter before all the rest.
@@ -248,7 +273,7 @@ mod tests {
             for path in [path, raw.clone(), format!("/{raw}"), raw.replace('x', "%2")] {
                 let Ok(normal) = normalise(&path) else { continue };
                 let again = normalise(&normal);
-                proptest::prop_assert_eq!(again.as_deref(), Ok(normal.as_str()));
+                proptest::prop_assert_eq!(again.as_deref(), Ok(&*normal));
                 proptest::prop_assert!(normal.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'\\'), "{:?}", normal);
                 let upper = normal.to_ascii_uppercase();
                 for ambiguous in ["//", "/./", "/../", "%2F", "%5C", "%2E", "%00", "%0D", "%0A"] {
@@ -280,7 +305,8 @@ mod tests {
             ("/x/{id}/y/{other}", "/x/7/y/%20", Some("id=7,other=%20")),
             ("/x/{id}/*", "/x/7/8", Some("id=7")),
         ] {
-            let found = Pattern::parse(pattern).unwrap().matches(path);
+            let pattern = Pattern::parse(pattern).unwrap();
+            let found = pattern.matches(path).then(|| pattern.values(path));
             let found = found.map(|p| p.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(","));
             assert_eq!(found.as_deref(), parameters, "{pattern} {path}");
         }

@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use pavane_core::policy::Verdict;
 use tokio::time::Instant;
 
 use crate::auth::Caller;
-use crate::body::{Body, BodyFault, Guarded, Holding, Whole};
+use crate::body::{Body, BodyFault, Guarded, Whole};
 use crate::exchange::{Answered, Came, Exchange};
 use crate::filter::authenticate::{CALLER, SCOPES};
-use crate::headers;
+use crate::headers::{self, Client};
 use crate::path::Pattern;
 use crate::port::{Gate, Turn, Turned};
 use crate::problem::Problem;
@@ -38,8 +39,8 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a body that is read whole may take when nothing else is set.
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
-pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = exchange;
+pub(crate) async fn answer(exchange: Box<Exchange>, target: &ServiceTarget) -> Result<Answered, Problem> {
+    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = *exchange;
     let (mut parts, body) = request.into_parts();
     let deadline = Instant::now() + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
@@ -51,34 +52,34 @@ pub(crate) async fn answer(exchange: Exchange, target: &ServiceTarget) -> Result
     let idempotent = parts.method.is_idempotent();
     let within = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
-    let client = came.client;
+    let client = came.client.clone();
     let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client, watched };
     let (response, taken) = sending.send().await?;
     respond(response, taken, upgrade, &came, &sending.state.settings.timeouts)
 }
 
 /// Path and query as the service gets them.
-pub(crate) fn path_for(parts: &Parts, strip: Option<&Pattern>) -> Result<String, Problem> {
+pub(crate) fn path_for(parts: &Parts, strip: Option<&Pattern>) -> Result<PathAndQuery, Problem> {
     let path = parts.uri.path();
-    let stripped = match strip.map(ToString::to_string) {
-        Some(prefix) if path == prefix => "/",
-        Some(prefix) => path.strip_prefix(&prefix).filter(|rest| rest.starts_with('/')).unwrap_or(path),
-        None => path,
+    let stripped = strip.map(ToString::to_string).and_then(|prefix| {
+        let rest = path.strip_prefix(&prefix)?;
+        if rest.is_empty() { Some("/") } else { Some(rest).filter(|rest| rest.starts_with('/')) }
+    });
+    let whole = match (stripped, parts.uri.path_and_query()) {
+        (None, Some(whole)) => return Ok(whole.clone()),
+        (stripped, _) => {
+            let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            PathAndQuery::try_from(format!("{}{query}", stripped.unwrap_or(path)))
+        }
     };
-    Ok(match parts.uri.query() {
-        Some(query) => format!("{stripped}?{query}"),
-        None => stripped.to_owned(),
-    })
+    let unreadable = |_| Problem::new(StatusCode::BAD_REQUEST, "bad_path").detail("the path cannot be read");
+    whole.map_err(unreadable)
 }
 
 /// Headers as the service gets them. Framing, host and version are those of the new hop.
 fn prepare(map: &mut HeaderMap, came: &Came, upgrade: bool) {
-    headers::end_hop(map);
-    headers::remove_reserved(map);
-    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
-        map.remove(name);
-    }
-    headers::forward(map, &headers::Came { peer: came.peer, host: &came.host, tls: came.tls, trusted: came.trusted });
+    headers::end_request_hop(map, came.trusted);
+    headers::forward(map, &headers::Came { peer: &came.peer, host: &came.host, tls: came.tls, trusted: came.trusted });
     if upgrade {
         map.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
         map.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
@@ -99,12 +100,12 @@ struct Sending<'a> {
     state: Arc<State>,
     target: &'a ServiceTarget,
     parts: Parts,
-    path: String,
+    path: PathAndQuery,
     body: Replay,
     whole: Whole,
     idempotent: bool,
     deadline: Instant,
-    client: std::net::IpAddr,
+    client: Arc<Client>,
     watched: Option<Watched>,
 }
 
@@ -128,7 +129,7 @@ impl Sending<'_> {
         let upstream = &self.target.upstream;
         let gate = self.state.port.gate(&upstream.name);
         let mut turn = self.turn(gate.as_deref(), false).await.map_err(turned)?;
-        let common = Common { client: self.client, path: &self.path, headers: &self.parts.headers };
+        let common = Common { client: &self.client.text, path: self.path.as_str(), headers: &self.parts.headers };
         upstream.budget.deposit();
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
@@ -189,7 +190,7 @@ impl Sending<'_> {
     async fn turn(&self, gate: Option<&dyn Gate>, retry: bool) -> Result<Option<Box<dyn Turn>>, Turned> {
         let Some(gate) = gate else { return Ok(None) };
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let flow = format!("client {}", self.client);
+        let flow = ["client ", &self.client.text].concat();
         gate.enter(&flow, retry, self.target.queue.min(left)).await.map(Some)
     }
 
@@ -204,7 +205,7 @@ impl Sending<'_> {
         let asked = self
             .watched
             .as_ref()
-            .map(|watched| (watched.ask(request.headers_mut()), endpoint.uri(&self.path).unwrap_or_default()));
+            .map(|watched| (watched.ask(request.headers_mut()), endpoint.uri(self.path.as_str()).unwrap_or_default()));
         let way = match endpoint.address(&mut request, &self.path, protocol, websocket) {
             Ok(way) => way,
             Err(why) => return Attempt::NotSent(why.to_string()),
@@ -288,10 +289,9 @@ fn respond(
     let (mut parts, body) = response.into_parts();
     headers::end_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    let body = Body::new(Guarded::new(body, u64::MAX, idle));
     let body = match taken {
-        (in_flight, None) => Body::new(Holding::new(body, in_flight)),
-        taken => Body::new(Kept::new(body, idle, taken)),
+        (in_flight, None) => Body::new(Guarded::new(body, u64::MAX, idle, in_flight)),
+        taken => Body::new(Kept::new(Body::new(Guarded::new(body, u64::MAX, idle, ())), idle, taken)),
     };
     Ok(Response::from_parts(parts, body))
 }

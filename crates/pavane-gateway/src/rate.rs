@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,31 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) enum Who<'a> {
+    /// All of a route.
+    Everybody,
+    /// Whom authentication has named.
+    Caller(&'a str),
+    V4(std::net::Ipv4Addr),
+    /// The first half of an address: whoever has one has its whole /64.
+    V6(u64),
+}
+
+impl Who<'_> {
+    /// Those at an address.
+    pub fn at(address: IpAddr) -> Who<'static> {
+        match address {
+            IpAddr::V4(address) => Who::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Who::V6(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+            }
+        }
+    }
+}
+
 /// What a limit says about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -109,8 +135,8 @@ impl Limiter {
         Limiter { rate, start, hasher: RandomState::new(), callers: Mutex::default() }
     }
 
-    /// Counts a request of a caller.
-    pub fn count(&self, caller: &str, now: Instant) -> Verdict {
+    /// Counts a request.
+    pub fn count(&self, caller: Who<'_>, now: Instant) -> Verdict {
         let now = now.saturating_duration_since(self.start);
         let caller = self.hasher.hash_one(caller);
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,12 +213,12 @@ mod tests {
             (350, true, 1, 150, 0),
             (5_000, true, 2, 100, 0),
         ] {
-            let verdict = limiter.count("a", start + Duration::from_millis(at));
+            let verdict = limiter.count(Who::Caller("a"), start + Duration::from_millis(at));
             let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap();
             let got = (verdict.allowed, verdict.remaining, millis(verdict.reset), millis(verdict.retry));
             assert_eq!(got, (allowed, remaining, reset, retry), "at {at}");
         }
-        assert!(limiter.count("b", start + Duration::from_secs(5)).allowed, "another caller has its own");
+        assert!(limiter.count(Who::Caller("b"), start + Duration::from_secs(5)).allowed, "another caller has its own");
     }
 
     #[test]
@@ -203,7 +229,7 @@ mod tests {
             let limiter = Limiter::new(rate, start);
             let seconds = 100;
             let tries = (0..seconds * 500).map(|n| start + Duration::from_millis(n * 2));
-            let allowed = tries.filter(|at| limiter.count("a", *at).allowed).count();
+            let allowed = tries.filter(|at| limiter.count(Who::Caller("a"), *at).allowed).count();
             let most = rate.burst as usize
                 + usize::try_from(seconds).unwrap() * rate.requests.calls as usize
                     / rate.requests.per.as_secs() as usize;
@@ -216,7 +242,7 @@ mod tests {
         let start = Instant::now();
         let limiter = Limiter::new(Rate::parse("1/h per client").unwrap(), start);
         for caller in 0..MAX_CALLERS + 10 {
-            assert!(limiter.count(&caller.to_string(), start).allowed);
+            assert!(limiter.count(Who::Caller(&caller.to_string()), start).allowed);
         }
         assert!(limiter.callers.lock().unwrap().len() <= MAX_CALLERS);
     }

@@ -3,6 +3,7 @@
 //! Checked whole: every fault is told at once, with its line. Routes are asked from the most particular to the most
 //! general, whatever their order in the file; two that match the same requests are a fault.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -126,7 +127,7 @@ impl Host {
 #[derive(Debug)]
 struct Entry {
     host: Host,
-    pattern: Pattern,
+    pattern: Arc<Pattern>,
     /// None: every method.
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -165,7 +166,14 @@ pub(crate) struct Table {
 pub(crate) struct Found {
     pub route: Arc<Route>,
     pub role: Role,
-    pub parameters: Parameters,
+    pattern: Arc<Pattern>,
+}
+
+impl Found {
+    /// The values of the parameters in the path that was found, by name.
+    pub fn parameters(&self, path: &str) -> Parameters {
+        self.pattern.values(path)
+    }
 }
 
 /// Why no route takes a request.
@@ -252,7 +260,7 @@ impl Table {
                 Host::Exact(name) => Some(name.as_str()),
                 Host::Below(_) | Host::Any => None,
             };
-            (&entry.pattern, entry.methods.as_slice(), host, &*entry.route)
+            (&*entry.pattern, entry.methods.as_slice(), host, &*entry.route)
         })
     }
 
@@ -265,9 +273,12 @@ impl Table {
         let first = path.split('/').nth(1).unwrap_or_default();
         let candidates = self.by_first.get(first).unwrap_or(&self.others).iter().filter_map(|at| self.entries.get(*at));
         for entry in candidates.filter(|e| e.host.matches(host) && e.has(headers)) {
-            let Some(parameters) = entry.pattern.matches(path) else { continue };
+            if !entry.pattern.matches(path) {
+                continue;
+            }
             if entry.takes(method) {
-                return Ok(Found { route: entry.route.clone(), role: entry.role, parameters });
+                let pattern = entry.pattern.clone();
+                return Ok(Found { route: entry.route.clone(), role: entry.role, pattern });
             }
             allowed.extend(entry.methods.iter().filter(|m| !allowed.contains(m)).cloned().collect::<Vec<_>>());
         }
@@ -379,7 +390,7 @@ fn read(
     for host in hosts {
         let entry = |pattern: Pattern, methods: Vec<Method>, role: Role| Entry {
             host: host.clone(),
-            pattern,
+            pattern: Arc::new(pattern),
             methods,
             headers: headers.clone(),
             role,
@@ -469,7 +480,7 @@ fn target(
 }
 
 /// The host of a request, in lower case and without its port.
-pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
+pub(crate) fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Cow<'a, str>, &'static str> {
     let mut hosts = headers.get_all(http::header::HOST).iter();
     let header = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err("a request has one Host header"),
@@ -484,11 +495,22 @@ pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<String, &'static
         (None, Some(header)) => header,
         (None, None) => return Err("the Host header is missing"),
     };
+    if let Some(host) = plain_host(authority) {
+        return Ok(Cow::Borrowed(host));
+    }
     let authority: http::uri::Authority = authority.parse().map_err(|_| "the Host header is no host")?;
     if authority.as_str().contains('@') {
         return Err("the Host header holds credentials");
     }
-    Ok(authority.host().to_ascii_lowercase())
+    Ok(Cow::Owned(authority.host().to_ascii_lowercase()))
+}
+
+/// The host of an authority that is written as most are: small letters, digits, dots and hyphens, and a port or none.
+fn plain_host(authority: &str) -> Option<&str> {
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+    let port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    (port && !host.is_empty() && host.bytes().all(plain)).then_some(host)
 }
 
 #[cfg(test)]

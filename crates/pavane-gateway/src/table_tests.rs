@@ -27,7 +27,7 @@ fn ask(table: &Table, request: &str) -> String {
                 Target::Service(target) => target.upstream.name.clone(),
                 Target::Workflow(target) => format!("{:?} {}", found.role, target.workflow.name),
             };
-            let parameters = found.parameters.iter().map(|(n, v)| format!(" {n}={v}"));
+            let parameters = found.parameters(path).into_iter().map(|(n, v)| format!(" {n}={v}"));
             std::iter::once(target).chain(parameters).collect()
         }
         Err(Unrouted::NotFound) => "404".to_owned(),

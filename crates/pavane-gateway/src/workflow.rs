@@ -28,7 +28,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// Longest idempotency key: a UUID or a hash with some words fits well.
 const MAX_KEY: usize = 255;
 
-pub(crate) async fn answer(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
+pub(crate) async fn answer(exchange: Box<Exchange>, target: &WorkflowTarget) -> Result<Answered, Problem> {
     match exchange.found.role {
         Role::Main => start(exchange, target).await,
         Role::Status => status(exchange, target).await,
@@ -36,8 +36,8 @@ pub(crate) async fn answer(exchange: Exchange, target: &WorkflowTarget) -> Resul
     }
 }
 
-async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
-    let Exchange { request, found, state, caller, watched, .. } = exchange;
+async fn start(exchange: Box<Exchange>, target: &WorkflowTarget) -> Result<Answered, Problem> {
+    let Exchange { request, found, state, caller, watched, .. } = *exchange;
     let (parts, body) = request.into_parts();
     readable(&parts.headers)?;
     // Callers cannot meet in a key: nobody can send a line break in one.
@@ -51,7 +51,7 @@ async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, 
     let input = match target.input {
         InputKind::Body if body.iter().all(u8::is_ascii_whitespace) => Bytes::from_static(b"{}"),
         InputKind::Body => body,
-        InputKind::Request => request_as_input(&parts, &found.parameters, &body)?,
+        InputKind::Request => request_as_input(&parts, &found.parameters(parts.uri.path()), &body)?,
     };
     let wait = if prefers.asynchronous { None } else { Some(prefers.wait.unwrap_or(target.wait).min(target.wait)) };
     let (traceparent, tracestate) = context(watched.as_ref(), &parts.headers);
@@ -80,8 +80,9 @@ async fn start(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, 
 }
 
 /// How an instance stands. It is there, so the answer is 200 whatever became of it.
-async fn status(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
-    let id = instance(&exchange.found.parameters)?;
+async fn status(exchange: Box<Exchange>, target: &WorkflowTarget) -> Result<Answered, Problem> {
+    let parameters = exchange.found.parameters(exchange.request.uri().path());
+    let id = instance(&parameters)?;
     let prefers = Preferences::of(exchange.request.headers())?;
     let wait = prefers.wait.map(|wait| wait.min(target.wait));
     let (id, body) = match exchange.state.port.status(&target.workflow, id, wait).await? {
@@ -102,8 +103,9 @@ async fn status(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered,
     Ok(named(json_of(StatusCode::OK, body.to_string().into()), &id))
 }
 
-async fn events(exchange: Exchange, target: &WorkflowTarget) -> Result<Answered, Problem> {
-    let id = instance(&exchange.found.parameters)?;
+async fn events(exchange: Box<Exchange>, target: &WorkflowTarget) -> Result<Answered, Problem> {
+    let parameters = exchange.found.parameters(exchange.request.uri().path());
+    let id = instance(&parameters)?;
     let after = exchange.request.headers().get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let body = exchange.state.port.events(&target.workflow, id, after).await?;
     let mut response = Response::new(body);

@@ -22,7 +22,7 @@ impl Filter for Authenticate {
         !route.auth.is_empty()
     }
 
-    fn call(&self, mut exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, mut exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(async move {
             let route = exchange.found.route.clone();
             let state = exchange.state.clone();

@@ -30,7 +30,7 @@ impl Filter for Cache {
         route.cache.is_some()
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(async move {
             let store = exchange.state.cache.clone();
             let key = key(&exchange);
@@ -57,10 +57,11 @@ impl Filter for Cache {
 /// The route is part of the key: two routes may lead one path to two services.
 fn key(exchange: &Exchange) -> String {
     let path = exchange.request.uri().path_and_query().map_or("/", |p| p.as_str());
-    format!("{} {} {path}", exchange.found.route.name, exchange.came.host.to_ascii_lowercase())
+    let host = exchange.came.host.to_str().unwrap_or_default().to_ascii_lowercase();
+    format!("{} {host} {path}", exchange.found.route.name)
 }
 
-async fn cached(store: &Arc<Store>, key: &str, mut exchange: Exchange, next: Next) -> Answered {
+async fn cached(store: &Arc<Store>, key: &str, mut exchange: Box<Exchange>, next: Next) -> Answered {
     let asks = Asks::of(&mut exchange);
     let (found, mut revalidate) = look(store, key, &asks.request);
     if let Some(answer) = found {

@@ -41,7 +41,7 @@ impl Filter for Compress {
         route.compress
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(async move {
             let takes = takes_gzip(exchange.request.headers());
             let mut answer = next.run(exchange).await;

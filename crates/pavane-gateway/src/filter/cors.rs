@@ -18,7 +18,7 @@ impl Filter for Cors {
         route.cors.is_some()
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(async move {
             let route = exchange.found.route.clone();
             let Some(settings) = &route.cors else { return next.run(exchange).await };

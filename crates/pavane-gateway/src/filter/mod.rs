@@ -44,7 +44,7 @@ pub(crate) trait Filter: Sync {
     fn applies(&self, route: &Route) -> bool;
 
     /// Does it, and goes on with `next` unless it answers by itself.
-    fn call<'a>(&'a self, exchange: Exchange, next: Next) -> Later<'a>;
+    fn call<'a>(&'a self, exchange: Box<Exchange>, next: Next) -> Later<'a>;
 }
 
 /// The filters that are still to come.
@@ -58,7 +58,7 @@ impl Next {
     }
 
     /// Goes on.
-    pub fn run(self, exchange: Exchange) -> Later<'static> {
+    pub fn run(self, exchange: Box<Exchange>) -> Later<'static> {
         let mut rest = self.0;
         while let Some((filter, after)) = rest.split_first() {
             rest = after;

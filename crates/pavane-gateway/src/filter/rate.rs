@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{Filter, Later, Next};
 use crate::exchange::Exchange;
 use crate::problem::Problem;
-use crate::rate::{Limiter, Per, Verdict};
+use crate::rate::{Limiter, Per, Verdict, Who};
 use crate::table::Route;
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -26,7 +26,7 @@ impl Filter for ByAddress {
         route.limiters.iter().any(|l| l.rate.per != Per::Key)
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(count(exchange, next, |per| per != Per::Key))
     }
 }
@@ -36,12 +36,12 @@ impl Filter for ByCaller {
         route.limiters.iter().any(|l| l.rate.per == Per::Key)
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(count(exchange, next, |per| per == Per::Key))
     }
 }
 
-async fn count(exchange: Exchange, next: Next, which: fn(Per) -> bool) -> crate::exchange::Answered {
+async fn count(exchange: Box<Exchange>, next: Next, which: fn(Per) -> bool) -> crate::exchange::Answered {
     let now = Instant::now();
     let route = exchange.found.route.clone();
     let mut tightest: Option<Verdict> = None;
@@ -63,19 +63,12 @@ async fn count(exchange: Exchange, next: Next, which: fn(Per) -> bool) -> crate:
 }
 
 fn ask(limiter: &Arc<Limiter>, exchange: &Exchange, now: Instant) -> Verdict {
-    match (limiter.rate.per, &exchange.caller) {
-        (Per::Route, _) => limiter.count("", now),
-        (Per::Key, Some(caller)) => limiter.count(&format!("key {}", caller.name), now),
-        (Per::Client | Per::Key, _) => limiter.count(&address(exchange.came.client), now),
-    }
-}
-
-/// Whoever has one IPv6 address has its whole /64.
-fn address(address: std::net::IpAddr) -> String {
-    match address {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("{:x}/64", u128::from(address) >> 64),
-    }
+    let who = match (limiter.rate.per, &exchange.caller) {
+        (Per::Route, _) => Who::Everybody,
+        (Per::Key, Some(caller)) => Who::Caller(&caller.name),
+        (Per::Client | Per::Key, _) => Who::at(exchange.came.client.address),
+    };
+    limiter.count(who, now)
 }
 
 fn told(mut answer: crate::exchange::Answered, verdict: Verdict) -> crate::exchange::Answered {

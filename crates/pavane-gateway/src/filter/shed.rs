@@ -19,7 +19,7 @@ impl Filter for Shed {
         matches!(&route.target, Target::Service(target) if target.upstream.settings.shed)
     }
 
-    fn call(&self, exchange: Exchange, next: Next) -> Later<'_> {
+    fn call(&self, exchange: Box<Exchange>, next: Next) -> Later<'_> {
         Box::pin(async move {
             let Target::Service(target) = &exchange.found.route.target else { return next.run(exchange).await };
             let Some(mut turn) = Turn::take(&target.upstream.concurrency, exchange.whole.clone()) else {

@@ -33,12 +33,12 @@ pub(crate) struct Direct(Mutex<Kept>);
 #[derive(Debug, Default)]
 struct Kept {
     /// The longest unused first.
-    lines: VecDeque<(Line, Instant)>,
+    lines: VecDeque<(Box<Line>, Instant)>,
     /// Somebody sees to it that they do not grow old.
     watched: bool,
 }
 
-/// A connection. Its two halves meet in whoever has it.
+/// A connection. Its two halves meet in whoever has it. It goes from hand to hand in a box: it is large.
 struct Line {
     sender: SendRequest<Body>,
     /// Gone once it has ended: with it goes what waits for an answer.
@@ -79,12 +79,12 @@ impl Direct {
         }
     }
 
-    fn arriving(self: &Arc<Direct>, line: Line, response: Response<Incoming>) -> Response<Body> {
+    fn arriving(self: &Arc<Direct>, line: Box<Line>, response: Response<Incoming>) -> Response<Body> {
         response.map(|incoming| Body::new(Arriving { incoming, line: Some(line), home: self.clone() }))
     }
 
     /// A kept connection that is still open, the one used last: the others may grow old.
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Box<Line>> {
         loop {
             let (mut line, since) = self.kept().lines.pop_back()?;
             if since.elapsed() < IDLE && line.rests() {
@@ -94,7 +94,7 @@ impl Direct {
     }
 
     /// Keeps a connection if it can be used again.
-    fn keep(self: &Arc<Direct>, mut line: Line) {
+    fn keep(self: &Arc<Direct>, mut line: Box<Line>) {
         if !line.rests() {
             return;
         }
@@ -136,10 +136,10 @@ impl Direct {
     }
 }
 
-async fn connect(mut connector: HttpConnector, at: &Uri) -> Result<Line, BoxError> {
+async fn connect(mut connector: HttpConnector, at: &Uri) -> Result<Box<Line>, BoxError> {
     let stream = connector.call(at.clone()).await?;
     let (sender, connection) = Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await?;
-    Ok(Line { sender, connection: Some(connection) })
+    Ok(Box::new(Line { sender, connection: Some(connection) }))
 }
 
 /// Why there is no answer, with the request if none of it was sent.
@@ -178,7 +178,7 @@ fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Body>>, context:
 /// The body of an answer, and the connection by which it comes.
 struct Arriving {
     incoming: Incoming,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
     home: Arc<Direct>,
 }
 

@@ -8,7 +8,6 @@ pub(crate) mod client;
 mod direct;
 mod health;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -71,7 +70,7 @@ impl Drop for InFlight {
 
 /// What a request has in common with others, for `balance: hash`.
 pub(crate) struct Common<'a> {
-    pub client: IpAddr,
+    pub client: &'a str,
     pub path: &'a str,
     pub headers: &'a HeaderMap,
 }
@@ -140,9 +139,11 @@ impl Upstream {
         let now = Instant::now();
         let well: Vec<usize> =
             self.endpoints.iter().enumerate().filter(|(_, e)| e.health().takes(now)).map(|(i, _)| i).collect();
-        let was_tried = |i: usize| self.endpoints.get(i).is_some_and(|e| tried.iter().any(|t| Arc::ptr_eq(t, e)));
-        let fresh: Vec<usize> = well.iter().copied().filter(|i| !was_tried(*i)).collect();
-        let candidates = if fresh.is_empty() { well } else { fresh };
+        let was_tried = |i: &usize| self.endpoints.get(*i).is_some_and(|e| tried.iter().any(|t| Arc::ptr_eq(t, e)));
+        let mut candidates = well;
+        if !candidates.iter().all(was_tried) {
+            candidates.retain(|i| !was_tried(i));
+        }
         let chosen = match &self.ring {
             Some(ring) => ring.find(&self.key(common), |i| candidates.contains(&i)),
             None => {
@@ -158,7 +159,7 @@ impl Upstream {
 
     fn key(&self, common: &Common<'_>) -> Vec<u8> {
         match &self.settings.hash {
-            HashKey::Client => common.client.to_string().into_bytes(),
+            HashKey::Client => common.client.as_bytes().to_vec(),
             HashKey::Path => common.path.as_bytes().to_vec(),
             HashKey::Header(name) => common.headers.get(name).map(|v| v.as_bytes().to_vec()).unwrap_or_default(),
         }
@@ -216,26 +217,28 @@ impl Endpoint {
         Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(whole).build()
     }
 
-    /// Gives a request the target that this URL makes of path and query, and the way it goes.
+    /// Gives a request the target that this URL makes of path and query, and its host, and tells the way it goes.
     ///
     /// # Errors
     /// It cannot be written as one.
     pub fn address<B>(
         &self,
         request: &mut Request<B>,
-        path_and_query: &str,
+        path_and_query: &PathAndQuery,
         protocol: Protocol,
         websocket: bool,
     ) -> Result<Way<'_>, http::Error> {
         if websocket || protocol != Protocol::Auto || self.scheme != Scheme::HTTP {
-            *request.uri_mut() = self.uri(path_and_query)?;
+            // The pooled client writes the host of the URI.
+            request.headers_mut().remove(http::header::HOST);
+            *request.uri_mut() = self.uri(path_and_query.as_str())?;
             return Ok(if websocket { Way::WebSocket } else { Way::Pooled(protocol) });
         }
         let target = match self.path.as_str() {
-            "" => PathAndQuery::try_from(path_and_query),
-            path => PathAndQuery::try_from(format!("{path}{path_and_query}")),
+            "" => path_and_query.clone(),
+            path => PathAndQuery::try_from(format!("{path}{path_and_query}"))?,
         };
-        *request.uri_mut() = Uri::from(target?);
+        *request.uri_mut() = Uri::from(target);
         request.headers_mut().insert(http::header::HOST, self.host.clone());
         Ok(Way::Direct(&self.direct, &self.at))
     }
