@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -35,23 +37,28 @@ pub struct Switches {
     access: bool,
     /// Whether metrics are read.
     metrics: bool,
+    /// Whether a collector gets the traces of all orders.
+    traces: bool,
 }
 
 impl Switches {
     /// Nothing is watched; then each thing alone; then all.
-    pub const ALL: [(&'static str, Switches); 5] = [
-        ("none", Switches { log: "error", access: false, metrics: false }),
-        ("log at info", Switches { log: "info", access: false, metrics: false }),
-        ("access log", Switches { log: "error", access: true, metrics: false }),
-        ("metrics read each second", Switches { log: "error", access: false, metrics: true }),
-        ("all", Switches { log: "info", access: true, metrics: true }),
+    pub const ALL: [(&'static str, Switches); 6] = [
+        ("none", Switches::NONE),
+        ("log at info", Switches { log: "info", ..Switches::NONE }),
+        ("access log", Switches { access: true, ..Switches::NONE }),
+        ("metrics read each second", Switches { metrics: true, ..Switches::NONE }),
+        ("traces of all orders", Switches { traces: true, ..Switches::NONE }),
+        ("all", Switches { log: "info", access: true, metrics: true, traces: true }),
     ];
+
+    const NONE: Switches = Switches { log: "error", access: false, metrics: false, traces: false };
 }
 
 impl Default for Switches {
     /// As an operator has it.
     fn default() -> Switches {
-        Switches { log: "warn", access: true, metrics: false }
+        Switches { log: "warn", access: true, ..Switches::NONE }
     }
 }
 
@@ -124,7 +131,31 @@ pub struct House {
     /// The services, in the order of the demo's names, and the server last.
     pub members: Vec<Member>,
     switches: Switches,
+    collector: Option<Collector>,
     _folder: tempfile::TempDir,
+}
+
+/// Takes spans and forgets them.
+struct Collector {
+    requests: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn collector() -> Result<(SocketAddr, Collector), String> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| e.to_string())?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let requests: Arc<AtomicU64> = Arc::default();
+    let counted = requests.clone();
+    let take = async move |_: axum::body::Bytes| drop(counted.fetch_add(1, Ordering::Relaxed));
+    let app = axum::Router::new().fallback(take).layer(axum::extract::DefaultBodyLimit::disable());
+    let task = tokio::spawn(async move { drop(axum::serve(listener, app).await) });
+    Ok((address, Collector { requests, task }))
 }
 
 impl House {
@@ -144,13 +175,21 @@ impl House {
         }
         let (gateway, admin) = (free()?, free()?);
         let config = at.join("pavane.yaml");
-        let settings = settings(mode, &members, gateway, admin, switches)?;
+        let mut settings = settings(mode, &members, gateway, admin, switches)?;
+        let collector = match switches.traces {
+            true => {
+                let (address, collector) = collector().await?;
+                settings["traces"] = json!({ "otlp": format!("http://{address}"), "ratio": 1 });
+                Some(collector)
+            }
+            false => None,
+        };
         std::fs::write(&config, settings.to_string()).map_err(|e| format!("{}: {e}", config.display()))?;
         std::fs::write(at.join("order.wf.yaml"), include_str!("order.yaml")).map_err(|e| e.to_string())?;
         let arguments = ["serve", "--log", switches.log, "-c", &config.display().to_string()].map(str::to_owned);
         members
             .push(Member::start("server", arguments.to_vec(), "its gateway serves at", at.join("server.log")).await?);
-        Ok(House { mode, gateway, admin, members, switches, _folder: folder })
+        Ok(House { mode, gateway, admin, members, switches, collector, _folder: folder })
     }
 
     /// What the server used.
@@ -179,6 +218,9 @@ impl House {
     /// wrong, and tells the first of it.
     pub async fn audit(&self, client: &Client, ended: &[Ended]) -> Result<u64, String> {
         let mut wrong = Vec::new();
+        if self.collector.as_ref().is_some_and(|collector| collector.requests.load(Ordering::Relaxed) == 0) {
+            wrong.push("the collector got no spans".to_owned());
+        }
         let mut fates = BTreeMap::new();
         for order in ended {
             let end = match &order.end {

@@ -3,7 +3,7 @@
 //! Four parts. **Concurrency**: a thousand and ten thousand orders in flight. **Offered**: the time of a synchronous order at
 //! a fixed rate; it begins when the order is due, so that one which had to wait is not forgiven. **Availability**: each
 //! service and the server itself are killed and started again once a minute; clients ask again with the same key for five
-//! seconds, and the books are audited. **Watching**: what logs and readers of metrics cost. Every part ends with an audit: a
+//! seconds, and the books are audited. **Watching**: what logs, readers of metrics, and traces cost. Every part ends with an audit: a
 //! figure is told of correct work alone. Start reading at [`run`].
 
 mod availability;
