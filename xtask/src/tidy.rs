@@ -14,7 +14,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pavane-runtime", &["pavane-core", "pavane-store", "pavane-bus", "pavane-watch"]),
     ("pavane-testkit", &["pavane-core", "pavane-store"]),
     ("pavane-gateway", &["pavane-core", "pavane-watch"]),
-    ("pavane", &["pavane-core", "pavane-store", "pavane-bus", "pavane-runtime", "pavane-gateway", "pavane-watch"]),
+    ("pavane-config", &["pavane-core", "pavane-runtime", "pavane-gateway"]),
+    (
+        "pavane",
+        &[
+            "pavane-core",
+            "pavane-store",
+            "pavane-bus",
+            "pavane-runtime",
+            "pavane-gateway",
+            "pavane-config",
+            "pavane-watch",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -10,7 +10,7 @@ use pavane_core::policy::Verdict;
 use pavane_core::problem::Kind;
 use pavane_core::record::{Status, WorkflowInstance};
 use pavane_gateway::{
-    Answer, Body, Entering, Gate, Gateway, Outcome, Problem, Setup, Start, Turn, Turned, WorkflowName, Workflows,
+    Answer, Body, Entering, Gate, Gateway, Outcome, Problem, Start, Turn, Turned, WorkflowName, Workflows,
 };
 use pavane_runtime::effects::{self, Network, Refused};
 use pavane_runtime::watch::trace_of;
@@ -19,32 +19,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::api::{self, ApiError};
-use crate::config::Config;
+use crate::config::{Config, in_file};
 use crate::server::Running;
-
-/// The gateway's part of a configuration.
-pub(crate) fn setup(config: &Config) -> Setup {
-    let urls = |s: &pavane_runtime::services::ServiceSettings| s.url.iter().chain(&s.urls).cloned().collect();
-    Setup {
-        settings: config.gateway.clone(),
-        routes: config.routes.clone(),
-        services: config.services.iter().map(|(name, settings)| (name.clone(), urls(settings))).collect(),
-    }
-}
-
-/// What is wrong with the gateway's part of a configuration, a line each, before anything is started.
-///
-/// # Errors
-/// That.
-pub(crate) fn check(name: &str, config: &Config) -> Result<(), Vec<String>> {
-    setup(config).check().map_err(|faults| in_file(name, &faults))
-}
-
-/// Faults with the file that they are in, a line each.
-pub(crate) fn in_file(name: &str, faults: &[pavane_gateway::Fault]) -> Vec<String> {
-    let place = |fault: &pavane_gateway::Fault| if fault.line > 0 { ":" } else { ": " };
-    faults.iter().map(|fault| format!("{name}{}{fault}", place(fault))).collect()
-}
 
 /// Builds the gateway of a process over its engine, and binds its listener.
 ///
@@ -54,7 +30,7 @@ pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), St
     let tls = effects::tls(running.network.options())?;
     let (engine, network, config) = (running.engine.clone(), running.network.clone(), running.config.clone());
     let port = Arc::new(Port { engine, network, config });
-    let gateway = Gateway::traced(setup(&running.config), port, tls, running.watch.spans.clone());
+    let gateway = Gateway::traced(running.config.gateway_setup(), port, tls, running.watch.spans.clone());
     let gateway = gateway.map_err(|faults| in_file("the configuration", &faults).join("\n"))?;
     let address = running.config.listen.gateway_address();
     let listener = TcpListener::bind(address).await.map_err(|e| {
@@ -68,7 +44,7 @@ pub(crate) async fn open(running: &Running) -> Result<(Gateway, TcpListener), St
 /// # Errors
 /// What is wrong with them, a line each: it goes on with those it has.
 pub(crate) fn take_up(gateway: &Gateway, config: &Config) -> Result<(), Vec<String>> {
-    gateway.replace(setup(config)).map_err(|faults| in_file("the configuration", &faults))
+    gateway.replace(config.gateway_setup()).map_err(|faults| in_file("the configuration", &faults))
 }
 
 /// The engine, as the gateway needs it, and what tells whom it may notify.

@@ -6,7 +6,6 @@ pub mod api;
 pub mod cli;
 pub mod client;
 mod compare;
-pub mod config;
 pub mod demo;
 mod gateway;
 pub mod log;
@@ -15,3 +14,5 @@ pub mod participant;
 pub mod server;
 mod stores;
 mod traces;
+
+pub use pavane_config as config;

@@ -1,15 +1,13 @@
 //! What the process says on standard error: lines for people, or JSON in the form of the Elastic Common Schema, one object
 //! a line, as the ECS logging specification has it. Nothing that is logged may hold data of instances.
 //!
-//! Start reading at [`Format`], and at `object` for what a line in JSON holds.
+//! Start reading at [`decide`], and at `object` for what a line in JSON holds.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 
-use clap::ValueEnum;
 use pavane_core::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -17,31 +15,20 @@ use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::config::LogFormat;
+
 /// The version of the schema whose fields are used.
 const ECS_VERSION: &str = "8.11.0";
-
-/// The form of lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// JSON in the form of the Elastic Common Schema.
-    Ecs,
-    /// For people on a terminal, JSON otherwise.
-    Auto,
-}
 
 /// Whether lines are JSON, once somebody has said so. Standard error is the process's, and so is this.
 static ECS: OnceLock<bool> = OnceLock::new();
 
 /// Decides on the form of lines. Who comes first decides: the command line is read before the configuration.
-pub fn decide(format: Format) {
+pub fn decide(format: LogFormat) {
     let ecs = match format {
-        Format::Text => false,
-        Format::Ecs => true,
-        Format::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Ecs => true,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     ECS.get_or_init(|| ecs);
 }

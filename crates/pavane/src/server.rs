@@ -428,7 +428,7 @@ impl Running {
     /// The door of the HTTP API, if it has one.
     fn door(&self) -> Result<Option<Guard>, String> {
         let faults =
-            |faults: Vec<pavane_gateway::Fault>| crate::gateway::in_file("the configuration", &faults).join("\n");
+            |faults: Vec<pavane_gateway::Fault>| crate::config::in_file("the configuration", &faults).join("\n");
         let door = self.config.door().map_err(faults)?;
         Ok(door.map(|door| Guard { door: Arc::new(door), open_metrics: self.config.admin.open_metrics }))
     }

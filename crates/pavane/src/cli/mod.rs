@@ -16,13 +16,19 @@ mod serve;
 mod show;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pavane_core::definition::{Definition, Mode};
 use pavane_core::program::{Program, Resources};
 use pavane_runtime::lost::Remedy;
 
+use crate::config::LogFormat;
 use crate::log;
+
+/// Threads for what blocks: reads of the store, of which four run at a time, and looking up names, which may hang. Each costs
+/// some megabytes of the allocator's, and they come and go with the load.
+const BLOCKING_THREADS: usize = 64;
 
 /// Done.
 const OK: u8 = 0;
@@ -47,7 +53,7 @@ pub struct Cli {
     threads: Option<u16>,
     /// Form of the log: for people, JSON in the form of the Elastic Common Schema, or by whether a terminal reads it.
     #[arg(long, global = true, env = "PAVANE_LOG_FORMAT", value_enum)]
-    log_format: Option<log::Format>,
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,7 +159,7 @@ impl ModesArgument {
 
 impl Cli {
     /// Starts logging to standard error.
-    pub fn init_tracing(&self) {
+    fn init_tracing(&self) {
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log).unwrap_or_else(|_| "warn".into());
         let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
         self.log_format.into_iter().for_each(log::decide);
@@ -161,15 +167,38 @@ impl Cli {
         lines.with_env_filter(filter).with_writer(std::io::stderr).init();
     }
 
+    /// Runs the command in a runtime of its own. The runtime is made here and not by the binary: what it drives is compiled
+    /// where it is first driven, and the whole of this crate is once enough.
+    pub fn execute(self) -> ExitCode {
+        self.init_tracing();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(self.threads())
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build();
+        match runtime {
+            Ok(runtime) => {
+                let code = runtime.block_on(self.run());
+                // A thread that still reads the store must not hold the exit up.
+                runtime.shutdown_timeout(Duration::from_millis(500));
+                code
+            }
+            Err(error) => {
+                log::complain(&format!("the runtime cannot be started: {error}"));
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+
     /// Threads of the runtime. The engine's loop keeps one busy; measured, more of them cost more than they bring on
     /// two cores.
-    pub fn threads(&self) -> usize {
+    fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.map_or((cores / 2).max(1), usize::from)
     }
 
     /// Runs the command.
-    pub async fn run(self) -> ExitCode {
+    async fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Demo(command) => command.run().await,
             Command::Dev(command) => command.run().await,

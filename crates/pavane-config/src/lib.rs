@@ -7,18 +7,30 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use pavane_core::Value;
 use pavane_core::units::duration;
 use pavane_gateway::settings::{GatewaySettings, KeySettings, PasswordSettings, RouteSettings};
-use pavane_gateway::{Door, Located};
+use pavane_gateway::{Door, Fault, Located, Setup};
 use pavane_runtime::effects::EgressSettings;
 use pavane_runtime::services::{Place, ServiceSettings, Services};
 use serde::Deserialize;
 
-use crate::log::Format;
-
 /// Settings of a later version, and the key they begin with.
 const LATER: [(&str, &str); 1] = [("roles", "running parts of Pavane as processes of their own")];
+
+/// The form of lines on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// JSON in the form of the Elastic Common Schema.
+    Ecs,
+    /// For people on a terminal, JSON otherwise.
+    Auto,
+}
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -215,7 +227,7 @@ pub struct LimitsConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// The form of its lines.
-    pub format: Format,
+    pub format: LogFormat,
 }
 
 /// Traces, as a collector of OpenTelemetry takes them by OTLP over HTTP.
@@ -348,7 +360,7 @@ impl Config {
         Services::new(config.services.clone())
             .map_err(|problems| problems.into_iter().map(|p| format!("{name}: {p}")).collect::<Vec<_>>())?;
         config.egress.check().map_err(|problem| vec![format!("{name}: {problem}")])?;
-        config.door().map_err(|faults| crate::gateway::in_file(name, &faults))?;
+        config.door().map_err(|faults| in_file(name, &faults))?;
         if let Some(url) = &config.callbacks.url
             && !url.parse::<http::Uri>().is_ok_and(|url| url.scheme().is_some() && url.query().is_none())
         {
@@ -359,18 +371,28 @@ impl Config {
         }
         // Certificates are read by the check.
         config.gateway.relative_to(folder);
-        crate::gateway::check(name, &config)?;
+        config.gateway_setup().check().map_err(|faults| in_file(name, &faults))?;
         if let Some(traces) = &config.traces {
             traces.check().map_err(|why| vec![format!("{name}: traces.{why}")])?;
         }
         Ok(config)
     }
 
+    /// The gateway's part.
+    pub fn gateway_setup(&self) -> Setup {
+        let urls = |s: &ServiceSettings| s.url.iter().chain(&s.urls).cloned().collect();
+        Setup {
+            settings: self.gateway.clone(),
+            routes: self.routes.clone(),
+            services: self.services.iter().map(|(name, settings)| (name.clone(), urls(settings))).collect(),
+        }
+    }
+
     /// The door of the HTTP API, if it has one.
     ///
     /// # Errors
     /// What is wrong with the credentials.
-    pub fn door(&self) -> Result<Option<Door>, Vec<pavane_gateway::Fault>> {
+    pub fn door(&self) -> Result<Option<Door>, Vec<Fault>> {
         Door::new("admin", &self.admin.keys, &self.admin.basic)
     }
 
@@ -427,7 +449,7 @@ impl Config {
     }
 
     /// Keys whose values differ from those of another configuration and that are read at the start alone.
-    pub(crate) fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
+    pub fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
         // The gateway follows the file by itself.
         let Config {
             listen, admin, store, bus, callbacks, secrets, http, egress, limits, log, traces, shutdown, ..
@@ -503,13 +525,13 @@ fn text(key: &str, secret: Option<&Secret>) -> Result<Option<String>, String> {
 }
 
 /// The URL of a listener, for those on the same machine when it listens everywhere.
-pub(crate) fn reachable(address: SocketAddr) -> String {
+pub fn reachable(address: SocketAddr) -> String {
     let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
     format!("http://{}", if address.ip().is_unspecified() { local } else { address })
 }
 
 /// A text that is JSON is that; any other is a string.
-pub(crate) fn text_or_json(text: &str) -> Value {
+pub fn text_or_json(text: &str) -> Value {
     Value::parse(text.as_bytes()).unwrap_or_else(|_| Value::text(text))
 }
 
@@ -525,6 +547,12 @@ fn helpful(message: &str) -> String {
         Some(near) => format!("the key `{unknown}` is not known here: did you mean `{near}`?"),
         None => format!("the key `{unknown}` is not known here: there are {known}"),
     }
+}
+
+/// Faults with the file that they are in, a line each.
+pub fn in_file(name: &str, faults: &[Fault]) -> Vec<String> {
+    let place = |fault: &Fault| if fault.line > 0 { ":" } else { ": " };
+    faults.iter().map(|fault| format!("{name}{}{fault}", place(fault))).collect()
 }
 
 #[cfg(test)]
