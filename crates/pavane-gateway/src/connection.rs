@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::{Body, Holding};
+use crate::joined::Joined;
 use crate::settings::GatewaySettings;
 use crate::tls::ClientCertificate;
 
@@ -121,10 +122,24 @@ pub(crate) async fn speaks(stream: &TcpStream, settings: &GatewaySettings) -> io
 }
 
 /// Requests of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Busy {
     now: AtomicUsize,
-    ever: AtomicUsize,
+    began: Instant,
+    /// Nanoseconds from `began` to when it last had none.
+    rests: AtomicU64,
+}
+
+impl Busy {
+    fn new() -> Busy {
+        Busy { now: AtomicUsize::new(0), began: Instant::now(), rests: AtomicU64::new(0) }
+    }
+
+    /// Since when it has none.
+    fn rests(&self) -> Option<Instant> {
+        let rests = Duration::from_nanos(self.rests.load(Ordering::Acquire));
+        (self.now.load(Ordering::Acquire) == 0).then(|| self.began + rests)
+    }
 }
 
 /// A request whose answer has not ended.
@@ -133,27 +148,31 @@ struct Answering(Arc<Busy>);
 impl Answering {
     fn new(busy: Arc<Busy>) -> Answering {
         busy.now.fetch_add(1, Ordering::AcqRel);
-        busy.ever.fetch_add(1, Ordering::AcqRel);
         Answering(busy)
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        // Before it counts as none: who sees that there is none sees since when.
+        let rests = u64::try_from(self.0.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.rests.store(rests, Ordering::Release);
         self.0.now.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Resolves when a connection had no request for so long: one that only says that it is there takes a place from others.
+/// Resolves when a connection had no request for so long: one that only says that it is there, or that sends the head of a
+/// request byte by byte, takes a place from others. A timer for the connection, moved when it runs out, costs a request
+/// nothing.
 async fn quiet(busy: &Busy, idle: Duration) {
-    let mut seen = busy.ever.load(Ordering::Acquire);
+    let mut due = busy.began + idle;
     loop {
-        tokio::time::sleep(idle).await;
-        let ever = busy.ever.load(Ordering::Acquire);
-        if ever == seen && busy.now.load(Ordering::Acquire) == 0 {
+        tokio::time::sleep_until(due.into()).await;
+        let now = Instant::now();
+        due = busy.rests().unwrap_or(now) + idle;
+        if due <= now {
             return;
         }
-        seen = ever;
     }
 }
 
@@ -199,24 +218,24 @@ pub(crate) async fn serve<I, A, F>(
     A: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let stream = TokioIo::new(stream);
+    let busy = Arc::new(Busy::new());
+    let service = service_fn(|request| {
+        let (answering, answer) = (Answering::new(busy.clone()), answer(request));
+        async move { Ok::<_, Infallible>(answer.await.map(|body| Body::new(Holding::new(body, answering)))) }
+    });
+    let stream = Joined(TokioIo::new(stream));
     let limits = &settings.limits;
+    let idle = quiet(&busy, settings.timeouts.header.unwrap_or(HEAD));
     let stop = stopped(&mut stopping);
     let ended = match speaks {
         Speaks::Http1 => {
             let mut builder = http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(settings.timeouts.header.unwrap_or(HEAD))
-                .max_headers(limits.headers)
-                .max_buf_size((limits.header_bytes + HEAD_ROOM).max(LEAST_BUFFER));
-            let service = service_fn(|request| {
-                let answer = answer(request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
+            builder.max_headers(limits.headers).max_buf_size((limits.header_bytes + HEAD_ROOM).max(LEAST_BUFFER));
             let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
             tokio::select! {
                 ended = connection.as_mut() => ended,
+                // What was said of a request is of no use.
+                () = idle => Ok(()),
                 () = stop => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -231,14 +250,7 @@ pub(crate) async fn serve<I, A, F>(
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING);
-            let busy = Arc::new(Busy::default());
-            let service = service_fn(|request| {
-                let (answering, answer) = (Answering::new(busy.clone()), answer(request));
-                async move { Ok::<_, Infallible>(answer.await.map(|body| Body::new(Holding::new(body, answering)))) }
-            });
             let mut connection = pin!(builder.serve_connection(stream, service));
-            // HTTP/1.1 has its own: the time for the next head.
-            let idle = quiet(&busy, settings.timeouts.header.unwrap_or(HEAD));
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = idle => {

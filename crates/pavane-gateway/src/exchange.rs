@@ -1,6 +1,7 @@
 //! A request on its way through the gateway, with what is known about it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     pub upgrade: Option<OnUpgrade>,
     /// Who asks, once a filter knows.
     pub caller: Option<Caller>,
+    /// When its head had come.
+    pub began: Instant,
     /// Its trace, where spans are taken.
     pub watched: Option<Watched>,
 }

@@ -346,6 +346,7 @@ fn enter(
         came,
         upgrade,
         caller: None,
+        began,
         watched: None,
     }))
 }

@@ -15,6 +15,7 @@ mod filter;
 pub mod fuzzing;
 mod gateway;
 mod headers;
+mod joined;
 mod openapi;
 mod path;
 mod port;

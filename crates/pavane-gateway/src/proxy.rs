@@ -7,6 +7,7 @@
 //! and its body was kept. Repeats have a budget.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;
@@ -14,7 +15,6 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use pavane_core::policy::Verdict;
-use tokio::time::Instant;
 
 use crate::auth::Caller;
 use crate::body::{Body, BodyFault, Guarded, Whole};
@@ -40,9 +40,9 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Box<Exchange>, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = *exchange;
+    let Exchange { request, whole, state, id, came, upgrade, caller, watched, began, .. } = *exchange;
     let (mut parts, body) = request.into_parts();
-    let deadline = Instant::now() + target.timeout;
+    let deadline = began + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
     prepare(&mut parts.headers, &came, upgrade.is_some());
     parts.headers.insert(headers::REQUEST_ID, id);
@@ -53,7 +53,7 @@ pub(crate) async fn answer(exchange: Box<Exchange>, target: &ServiceTarget) -> R
     let within = state.settings.timeouts.body.unwrap_or(WHOLE);
     let body = Replay::new(body, idempotent, within).await.map_err(|error| broken(&*error))?;
     let client = came.client.clone();
-    let sending = Sending { state, target, parts, path, body, whole, idempotent, deadline, client, watched };
+    let sending = Sending { state, target, parts, path, body, whole, idempotent, began, deadline, client, watched };
     let (response, taken) = sending.send().await?;
     respond(response, taken, upgrade, &came, &sending.state.settings.timeouts)
 }
@@ -104,6 +104,7 @@ struct Sending<'a> {
     body: Replay,
     whole: Whole,
     idempotent: bool,
+    began: Instant,
     deadline: Instant,
     client: Arc<Client>,
     watched: Option<Watched>,
@@ -133,10 +134,12 @@ impl Sending<'_> {
         upstream.budget.deposit();
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
-            let Some((endpoint, in_flight)) = upstream.pick(&common, &tried) else {
+            // The moment of the first attempt need not be asked for.
+            let now = if tried.is_empty() { self.began } else { Instant::now() };
+            let Some((endpoint, in_flight)) = upstream.pick(&common, &tried, now) else {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_url").retry_after(1));
             };
-            let attempt = self.attempt(&endpoint, tried.len()).await;
+            let attempt = self.attempt(&endpoint, tried.len(), now).await;
             if let Some(turn) = &mut turn {
                 turn.judge(attempt.verdict());
             }
@@ -195,7 +198,7 @@ impl Sending<'_> {
     }
 
     /// Sends it, for the first time or again after so many attempts.
-    async fn attempt(&self, endpoint: &Endpoint, before: usize) -> Attempt {
+    async fn attempt(&self, endpoint: &Endpoint, before: usize, now: Instant) -> Attempt {
         let mut request = Request::new(self.body.copy());
         *request.method_mut() = self.parts.method.clone();
         *request.headers_mut() = self.parts.headers.clone();
@@ -206,11 +209,11 @@ impl Sending<'_> {
             .watched
             .as_ref()
             .map(|watched| (watched.ask(request.headers_mut()), endpoint.uri(self.path.as_str()).unwrap_or_default()));
-        let way = match endpoint.address(&mut request, &self.path, protocol, websocket) {
+        let way = match endpoint.address(&mut request, &self.path, protocol, websocket, now) {
             Ok(way) => way,
             Err(why) => return Attempt::NotSent(why.to_string()),
         };
-        let answer = tokio::time::timeout_at(self.deadline, self.state.clients.send(way, request)).await;
+        let answer = tokio::time::timeout_at(self.deadline.into(), self.state.clients.send(way, request)).await;
         if let Some((asked, uri)) = asked {
             let ended = match &answer {
                 Ok(Ok(response)) => Ok(response.status().as_u16()),

@@ -42,7 +42,7 @@ impl Filter for ByCaller {
 }
 
 async fn count(exchange: Box<Exchange>, next: Next, which: fn(Per) -> bool) -> crate::exchange::Answered {
-    let now = Instant::now();
+    let now = exchange.began;
     let route = exchange.found.route.clone();
     let mut tightest: Option<Verdict> = None;
     for limiter in route.limiters.iter().filter(|l| which(l.rate.per)) {

@@ -2,7 +2,7 @@
 //! WebSockets by a pooled client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
@@ -48,8 +48,8 @@ pub(crate) enum Unanswered {
 
 /// How a request goes to a URL.
 pub(crate) enum Way<'a> {
-    /// Over kept connections, made to this address.
-    Direct(&'a Arc<Direct>, &'a Uri),
+    /// Over kept connections, made to this address; and when the request began.
+    Direct(&'a Arc<Direct>, &'a Uri, Instant),
     /// By the pooled client of a protocol.
     Pooled(Protocol),
     /// By the one for WebSockets.
@@ -87,7 +87,7 @@ impl Clients {
     /// There is none.
     pub async fn send(&self, way: Way<'_>, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
         let client = match way {
-            Way::Direct(direct, at) => return direct.send(&self.plain, at, request).await,
+            Way::Direct(direct, at, now) => return direct.send(&self.plain, at, request, now).await,
             Way::Pooled(protocol) => self.of(protocol),
             Way::WebSocket => &self.http1,
         };

@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use super::client::{IDLE, MAX_HEAD, MAX_IDLE, Unanswered};
 use crate::body::{Body, BoxError};
+use crate::joined::Joined;
 
 /// The kept connections to a URL.
 #[derive(Debug, Default)]
@@ -38,11 +39,13 @@ struct Kept {
     watched: bool,
 }
 
+type Socket = Joined<TokioIo<TcpStream>>;
+
 /// A connection. Its two halves meet in whoever has it. It goes from hand to hand in a box: it is large.
 struct Line {
     sender: SendRequest<Body>,
     /// Gone once it has ended: with it goes what waits for an answer.
-    connection: Option<Connection<TokioIo<TcpStream>, Body>>,
+    connection: Option<Connection<Socket, Body>>,
 }
 
 impl std::fmt::Debug for Line {
@@ -53,7 +56,7 @@ impl std::fmt::Debug for Line {
 
 impl Direct {
     /// Sends a request, on a kept connection or a new one to `at`, and waits for the head of its answer. Its target is path
-    /// and query, and its headers name the host.
+    /// and query, and its headers name the host. `now` is when it began: near enough for the age of a connection.
     ///
     /// # Errors
     /// No connection could be made, or it broke off.
@@ -62,8 +65,9 @@ impl Direct {
         connector: &HttpConnector,
         at: &Uri,
         mut request: Request<Body>,
+        now: Instant,
     ) -> Result<Response<Body>, Unanswered> {
-        while let Some(mut line) = self.take() {
+        while let Some(mut line) = self.take(now) {
             match line.send(request).await {
                 Ok(response) => return Ok(self.arriving(line, response)),
                 // The other side closed it in this moment; none of the request has left.
@@ -84,10 +88,10 @@ impl Direct {
     }
 
     /// A kept connection that is still open, the one used last: the others may grow old.
-    fn take(&self) -> Option<Box<Line>> {
+    fn take(&self, now: Instant) -> Option<Box<Line>> {
         loop {
             let (mut line, since) = self.kept().lines.pop_back()?;
-            if since.elapsed() < IDLE && line.rests() {
+            if now.saturating_duration_since(since) < IDLE && line.rests() {
                 return Some(line);
             }
         }
@@ -138,7 +142,7 @@ impl Direct {
 
 async fn connect(mut connector: HttpConnector, at: &Uri) -> Result<Box<Line>, BoxError> {
     let stream = connector.call(at.clone()).await?;
-    let (sender, connection) = Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await?;
+    let (sender, connection) = Builder::new().max_buf_size(MAX_HEAD).handshake(Joined(stream)).await?;
     Ok(Box::new(Line { sender, connection: Some(connection) }))
 }
 
@@ -169,7 +173,7 @@ impl Line {
 }
 
 /// Moves a connection on as far as it goes now.
-fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, Body>>, context: &mut Context<'_>) {
+fn drive(connection: &mut Option<Connection<Socket, Body>>, context: &mut Context<'_>) {
     if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(context).is_ready()) {
         *connection = None;
     }

@@ -135,8 +135,12 @@ impl Upstream {
     }
 
     /// Chooses a URL, not one of those that were tried if there is another. None: no URL is well.
-    pub fn pick(&self, common: &Common<'_>, tried: &[Arc<Endpoint>]) -> Option<(Arc<Endpoint>, InFlight)> {
-        let now = Instant::now();
+    pub fn pick(
+        &self,
+        common: &Common<'_>,
+        tried: &[Arc<Endpoint>],
+        now: Instant,
+    ) -> Option<(Arc<Endpoint>, InFlight)> {
         let well: Vec<usize> =
             self.endpoints.iter().enumerate().filter(|(_, e)| e.health().takes(now)).map(|(i, _)| i).collect();
         let was_tried = |i: &usize| self.endpoints.get(*i).is_some_and(|e| tried.iter().any(|t| Arc::ptr_eq(t, e)));
@@ -217,7 +221,8 @@ impl Endpoint {
         Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(whole).build()
     }
 
-    /// Gives a request the target that this URL makes of path and query, and its host, and tells the way it goes.
+    /// Gives a request that began at `now` the target that this URL makes of path and query, and its host, and tells the
+    /// way it goes.
     ///
     /// # Errors
     /// It cannot be written as one.
@@ -227,6 +232,7 @@ impl Endpoint {
         path_and_query: &PathAndQuery,
         protocol: Protocol,
         websocket: bool,
+        now: Instant,
     ) -> Result<Way<'_>, http::Error> {
         if websocket || protocol != Protocol::Auto || self.scheme != Scheme::HTTP {
             // The pooled client writes the host of the URI.
@@ -240,7 +246,7 @@ impl Endpoint {
         };
         *request.uri_mut() = Uri::from(target);
         request.headers_mut().insert(http::header::HOST, self.host.clone());
-        Ok(Way::Direct(&self.direct, &self.at))
+        Ok(Way::Direct(&self.direct, &self.at, now))
     }
 
     /// A client's request ended.
