@@ -8,11 +8,12 @@ pub mod client;
 mod compare;
 pub mod demo;
 mod gateway;
+mod ground;
 pub mod log;
 pub mod measure;
 pub mod participant;
 pub mod server;
-mod stores;
+pub mod stores;
 mod traces;
 
 pub use pavane_config as config;

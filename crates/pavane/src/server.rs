@@ -8,42 +8,28 @@ use std::time::Duration;
 
 use pavane_bus::{Bus, Embedded, Hub};
 use pavane_core::Value;
-use pavane_core::engine::Host;
 use pavane_gateway::Gateway;
 use pavane_runtime::callbacks::Callbacks;
-use pavane_runtime::effects::{Network, NetworkOptions};
+use pavane_runtime::effects::Network;
 use pavane_runtime::services::Place;
 use pavane_runtime::watch::Watch;
-use pavane_runtime::{Copied, Engine, Late, Options, Reading, Source, Unread};
-use pavane_store::{Memory, Sqlite, Stats, Store};
-use pavane_watch::Span;
+use pavane_runtime::{Copied, Engine, Late, Reading, Source, Unread};
+use pavane_store::{Sqlite, Stats, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::api::{self, Api, Guard};
 use crate::config::{Config, reachable};
+use crate::ground::Ground;
 use crate::participant::{Caller, Link};
-use crate::stores;
-use crate::traces::{self, Export};
+use crate::stores::{self, LOCK_WAIT, Storage, open_participants, open_store, participant_path};
+use crate::traces::Export;
 
 /// How long calls in flight may take to end when nothing else is configured.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// How long a second process waits for the store before it says who holds it.
-pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(3);
-
 /// How long a process whose store failed goes on, for the answers that say so.
 const TELLING: Duration = Duration::from_millis(500);
-
-/// Which store a process uses.
-#[derive(Clone, Debug)]
-pub enum Storage {
-    /// Gone with the process.
-    Memory,
-    /// As configured.
-    Configured,
-}
 
 /// A running process: an engine and what it was built from.
 #[derive(Clone, Debug)]
@@ -153,44 +139,51 @@ impl Running {
         resolve: Vec<(String, Option<u16>, SocketAddr)>,
         more_secrets: BTreeMap<String, Value>,
     ) -> Result<Running, Vec<String>> {
-        let secrets = secrets(&config, more_secrets)?;
         let files = config.workflow_files()?;
-        let (spans, queue) = traces::spans(config.traces.as_ref());
-        let watch = Arc::new(Watch::new(spans));
-        let network = network(&config, &secrets, resolve, &watch)?;
-        let export = export(&config, &network, &watch, queue)?;
+        let (ground, options) = Ground::lay(&config, more_secrets, resolve)?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
-        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
         let (store, sqlite) = open_store(&storage, config.store.sqlite.path.clone(), wait).await?;
         let remote = config.remote_services();
         let here = options.services.difference(&remote).cloned().collect();
         let stores = open_participants(sqlite.as_ref(), &config, &here).await?;
         // Before anything begins: work may be missing that the engine believes to be under way.
         stores::acquaint(&config, &store, &stores).await?;
-        let engine = Engine::open(options, store, Arc::new(network.clone())).await.map_err(|e| vec![e.to_string()])?;
+        let effects = Arc::new(ground.network.clone());
+        let engine = Engine::open(options, store, effects).await.map_err(|e| vec![e.to_string()])?;
         let bus: Arc<dyn Bus> = Arc::new(Embedded::default());
         let hub = Hub::new(bus.clone(), BTreeSet::new(), BTreeSet::new());
-        let (participants, bus_address) = (Arc::default(), Arc::default());
-        let (elsewhere, config) = (Elsewhere::Hub(hub.clone()), Arc::new(config));
         take_callbacks(&engine, &config, config.callback_url()).await?;
-        let running = Running {
-            engine,
-            network,
-            watch,
-            export,
-            sqlite,
-            participants,
-            bus,
-            bus_address,
-            elsewhere,
-            gateway: Arc::default(),
-            config,
-        };
+        let running = Running::of(ground, engine, sqlite, bus, Elsewhere::Hub(hub.clone()), config);
         running.engine.subscribe(&*running.bus);
         running.add(&hub, stores, remote).await?;
         running.engine.publish_to(running.bus.clone());
         running.deploy_all(files).await?;
         Ok(running)
+    }
+
+    /// An engine on its ground, before it serves anybody.
+    fn of(
+        ground: Ground,
+        engine: Engine,
+        sqlite: Option<Arc<Sqlite>>,
+        bus: Arc<dyn Bus>,
+        elsewhere: Elsewhere,
+        config: Config,
+    ) -> Running {
+        let Ground { network, watch, export } = ground;
+        Running {
+            engine,
+            network,
+            watch,
+            export,
+            sqlite,
+            participants: Arc::default(),
+            bus,
+            bus_address: Arc::default(),
+            elsewhere,
+            config: Arc::new(config),
+            gateway: Arc::default(),
+        }
     }
 
     /// Adds participants: those whose stores are given in this process, and `remote` ones that may attach.
@@ -306,17 +299,13 @@ impl Running {
                  use a private network, or a tunnel that encrypts"
             )]);
         }
-        let secrets = secrets(&config, BTreeMap::new())?;
-        let (spans, queue) = traces::spans(config.traces.as_ref());
-        let watch = Arc::new(Watch::new(spans));
-        let network = network(&config, &secrets, Vec::new(), &watch)?;
-        let export = export(&config, &network, &watch, queue)?;
+        let (ground, options) = Ground::lay(&config, BTreeMap::new(), Vec::new())?;
         let wait = config.store.sqlite.wait.unwrap_or(LOCK_WAIT);
         let path = participant_path(&config.store.sqlite.path, service);
         let (store, sqlite) = open_store(&Storage::Configured, path, wait).await?;
         let failed = |error: pavane_runtime::Error| vec![error.to_string()];
-        let options = Options { watch: watch.clone(), ..options(&config, secrets) };
-        let engine = Engine::alone(service, options, store, Arc::new(network.clone())).await.map_err(failed)?;
+        let effects = Arc::new(ground.network.clone());
+        let engine = Engine::alone(service, options, store, effects).await.map_err(failed)?;
         let store = engine.identity().await.map_err(failed)?;
         let caller = Arc::new(Caller::new(&url, token.as_deref()));
         take_callbacks(&engine, &config, config.callback_url()).await?;
@@ -324,22 +313,7 @@ impl Running {
         engine.ask(link.home());
         engine.subscribe(&*link);
         engine.publish_to(link.clone());
-        let (participants, bus_address) = (Arc::default(), Arc::default());
-        let (bus, elsewhere, config) = (link.clone(), Elsewhere::Participant(link), Arc::new(config));
-        let gateway = Arc::default();
-        Ok(Running {
-            engine,
-            network,
-            watch,
-            export,
-            sqlite,
-            participants,
-            bus,
-            bus_address,
-            elsewhere,
-            gateway,
-            config,
-        })
+        Ok(Running::of(ground, engine, sqlite, link.clone(), Elsewhere::Participant(link), config))
     }
 
     /// The engine, and the participants as the engines they are.
@@ -555,13 +529,6 @@ async fn listen(address: SocketAddr, key: &str, router: axum::Router) -> Result<
     Ok(bound)
 }
 
-/// The secrets of a configuration, and some more.
-fn secrets(config: &Config, more: BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>, Vec<String>> {
-    let mut secrets = config.secrets()?;
-    secrets.extend(more);
-    Ok(secrets)
-}
-
 /// Lets calls be made that await a callback, once it is known where services reach the HTTP API.
 async fn take_callbacks(engine: &Engine, config: &Config, url: Option<String>) -> Result<(), Vec<String>> {
     let Some(url) = url else { return Ok(()) };
@@ -571,67 +538,6 @@ async fn take_callbacks(engine: &Engine, config: &Config, url: Option<String>) -
     };
     engine.take_callbacks(Callbacks::new(&url, &secret));
     Ok(())
-}
-
-/// Sends what is traced where a configuration says.
-fn export(
-    config: &Config,
-    network: &Network,
-    watch: &Watch,
-    queue: Option<mpsc::Receiver<Span>>,
-) -> Result<Option<Arc<Export>>, Vec<String>> {
-    let Some((traces, queue)) = config.traces.as_ref().zip(queue) else { return Ok(None) };
-    let export = Export::begin(traces, network.options(), watch.spans.clone(), queue)?;
-    Ok(Some(Arc::new(export)))
-}
-
-/// The effects of a configuration.
-fn network(
-    config: &Config,
-    secrets: &BTreeMap<String, Value>,
-    resolve: Vec<(String, Option<u16>, SocketAddr)>,
-    watch: &Arc<Watch>,
-) -> Result<Network, Vec<String>> {
-    let defaults = NetworkOptions::default();
-    let http = &config.http;
-    let options = NetworkOptions {
-        services: config.services()?,
-        secrets: secrets.clone(),
-        egress: config.egress.clone(),
-        resolve,
-        ca: http.ca.clone(),
-        max_body: http.max_body.unwrap_or(defaults.max_body),
-        connect_timeout: http.connect_timeout.unwrap_or(defaults.connect_timeout),
-        call_timeout: http.timeout.unwrap_or(defaults.call_timeout),
-        max_per_authority: http.max_connections.unwrap_or(defaults.max_per_authority),
-        max_calls: config.limits.calls_in_flight.unwrap_or(defaults.max_calls),
-        watch: watch.clone(),
-    };
-    Network::new(options).map_err(|e| vec![e])
-}
-
-/// A store, with what only SQLite can tell.
-pub(crate) type Opened = (Arc<dyn Store>, Option<Arc<Sqlite>>);
-
-/// What a configuration makes of the engine, and of the participants beside it.
-pub(crate) fn options(config: &Config, secrets: BTreeMap<String, Value>) -> Options {
-    let (limits, host) = (Options::default(), Host::default());
-    Options {
-        host: Host {
-            secrets,
-            runtime: runtime(),
-            max_token: config.limits.token.unwrap_or(host.max_token),
-            callback_timeout: config.callbacks.timeout.map_or(host.callback_timeout, |timeout| {
-                i64::try_from(timeout.as_millis()).unwrap_or(host.callback_timeout)
-            }),
-            ..host
-        },
-        services: config.services.keys().chain(&config.hosts).cloned().collect(),
-        max_active: config.limits.active_instances.unwrap_or(limits.max_active),
-        max_queued: config.limits.queued_inputs.unwrap_or(limits.max_queued),
-        partitions: limits.partitions,
-        watch: limits.watch,
-    }
 }
 
 /// The history of a participant that is attached, or away.
@@ -670,81 +576,6 @@ impl Source for Attached {
             }
         })
     }
-}
-
-/// Opens the stores of the participants of services: in the engine's file, or where a process of its own has it.
-pub(crate) async fn open_participants(
-    file: Option<&Arc<Sqlite>>,
-    config: &Config,
-    services: &BTreeSet<String>,
-) -> Result<BTreeMap<String, Arc<dyn Store>>, Vec<String>> {
-    let (engine, wait) = (&config.store.sqlite.path, config.store.sqlite.wait.unwrap_or(LOCK_WAIT));
-    let remote = config.remote_services();
-    let mut stores = BTreeMap::new();
-    for service in services {
-        let store = match remote.contains(service) {
-            true => open_store(&Storage::Configured, participant_path(engine, service), wait).await?.0,
-            false => participant_store(file.cloned(), engine, service).await?,
-        };
-        stores.insert(service.clone(), store);
-    }
-    Ok(stores)
-}
-
-/// Opens a store.
-pub(crate) async fn open_store(storage: &Storage, path: PathBuf, wait: Duration) -> Result<Opened, Vec<String>> {
-    match storage {
-        Storage::Memory => Ok((Arc::new(Memory::new()), None)),
-        Storage::Configured => {
-            let opened = tokio::task::spawn_blocking(move || Sqlite::open(path, wait)).await;
-            let opened = Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?);
-            Ok((opened.clone(), Some(opened)))
-        }
-    }
-}
-
-/// The store of a service's participant in the engine's process: its own part of the engine's file, so that what a hop writes
-/// at all its locations shares transactions; in memory, when there is no file.
-async fn participant_store(
-    file: Option<Arc<Sqlite>>,
-    path: &Path,
-    service: &str,
-) -> Result<Arc<dyn Store>, Vec<String>> {
-    let Some(file) = file else { return Ok(Arc::new(Memory::new())) };
-    let own = participant_path(path, service);
-    if own.exists() {
-        return Err(vec![format!(
-            "{0} holds what the participant of `{service}` did in a process of its own, or under an earlier version of Pavane; \
-             in the engine's process it keeps it in {1} and would not go on with that: let its instances end where they \
-             began, then move {0} away; or write `participant: remote`",
-            own.display(),
-            path.display()
-        )]);
-    }
-    let service = service.to_owned();
-    let opened = tokio::task::spawn_blocking(move || file.location(&service)).await;
-    Ok(Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?))
-}
-
-/// Where the participant of a service keeps its state in a process of its own: beside the engine's store, under its name.
-pub(crate) fn participant_path(engine: &Path, service: &str) -> PathBuf {
-    let plain = |c: char| {
-        if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }
-    };
-    let service: String = service.chars().map(plain).collect();
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let (stem, extension) = (part(engine.file_stem()), part(engine.extension()));
-    let dot = if extension.is_empty() { "" } else { "." };
-    engine.with_file_name(format!("{stem}-{service}{dot}{extension}"))
-}
-
-/// `$runtime`.
-fn runtime() -> Value {
-    Value::object([
-        ("name", Value::text("pavane")),
-        ("version", Value::text(env!("CARGO_PKG_VERSION"))),
-        ("metadata", Value::empty_object()),
-    ])
 }
 
 /// SIGINT and SIGTERM, heard from the moment it is made: one that comes while a server is about to say that it serves must not

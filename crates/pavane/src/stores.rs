@@ -1,16 +1,33 @@
-//! The stores of one process belong together: whether each participant has the one that the engine knows, and what
-//! becomes of work whose store was lost.
+//! The stores of one process: where each is and how it is opened, whether each participant has the one that the engine
+//! knows, and what becomes of work whose store was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pavane_runtime::effects::{Network, NetworkOptions};
 use pavane_runtime::lost::{Refused, Remedy, Replacement, replace};
 use pavane_runtime::{Recognized, acquaint as recognize};
-use pavane_store::Store;
+use pavane_store::{Memory, Sqlite, Store};
 
 use crate::config::Config;
-use crate::server::{LOCK_WAIT, Storage, open_participants, open_store, options, participant_path};
+use crate::ground::options;
+
+/// How long a second process waits for the store before it says who holds it.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(3);
+
+/// Which store a process uses.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// Gone with the process.
+    Memory,
+    /// As configured.
+    Configured,
+}
+
+/// A store, with what only SQLite can tell.
+pub(crate) type Opened = (Arc<dyn Store>, Option<Arc<Sqlite>>);
 
 /// Makes the engine's store and those of the participants acquainted.
 ///
@@ -79,4 +96,70 @@ pub(crate) async fn give_new(
         Refused::NotLost(why) => (true, vec![why]),
         refused => failed(vec![refused.to_string()]),
     })
+}
+
+/// Opens the stores of the participants of services: in the engine's file, or where a process of its own has it.
+pub(crate) async fn open_participants(
+    file: Option<&Arc<Sqlite>>,
+    config: &Config,
+    services: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Arc<dyn Store>>, Vec<String>> {
+    let (engine, wait) = (&config.store.sqlite.path, config.store.sqlite.wait.unwrap_or(LOCK_WAIT));
+    let remote = config.remote_services();
+    let mut stores = BTreeMap::new();
+    for service in services {
+        let store = match remote.contains(service) {
+            true => open_store(&Storage::Configured, participant_path(engine, service), wait).await?.0,
+            false => participant_store(file.cloned(), engine, service).await?,
+        };
+        stores.insert(service.clone(), store);
+    }
+    Ok(stores)
+}
+
+/// Opens a store.
+pub(crate) async fn open_store(storage: &Storage, path: PathBuf, wait: Duration) -> Result<Opened, Vec<String>> {
+    match storage {
+        Storage::Memory => Ok((Arc::new(Memory::new()), None)),
+        Storage::Configured => {
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(path, wait)).await;
+            let opened = Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?);
+            Ok((opened.clone(), Some(opened)))
+        }
+    }
+}
+
+/// The store of a service's participant in the engine's process: its own part of the engine's file, so that what a hop writes
+/// at all its locations shares transactions; in memory, when there is no file.
+async fn participant_store(
+    file: Option<Arc<Sqlite>>,
+    path: &Path,
+    service: &str,
+) -> Result<Arc<dyn Store>, Vec<String>> {
+    let Some(file) = file else { return Ok(Arc::new(Memory::new())) };
+    let own = participant_path(path, service);
+    if own.exists() {
+        return Err(vec![format!(
+            "{0} holds what the participant of `{service}` did in a process of its own, or under an earlier version of Pavane; \
+             in the engine's process it keeps it in {1} and would not go on with that: let its instances end where they \
+             began, then move {0} away; or write `participant: remote`",
+            own.display(),
+            path.display()
+        )]);
+    }
+    let service = service.to_owned();
+    let opened = tokio::task::spawn_blocking(move || file.location(&service)).await;
+    Ok(Arc::new(opened.map_err(|e| vec![e.to_string()])?.map_err(|e| vec![e.to_string()])?))
+}
+
+/// Where the participant of a service keeps its state in a process of its own: beside the engine's store, under its name.
+pub(crate) fn participant_path(engine: &Path, service: &str) -> PathBuf {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_string() } else { format!("%{:X}", u32::from(c)) }
+    };
+    let service: String = service.chars().map(plain).collect();
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = (part(engine.file_stem()), part(engine.extension()));
+    let dot = if extension.is_empty() { "" } else { "." };
+    engine.with_file_name(format!("{stem}-{service}{dot}{extension}"))
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::Method;
 use pavane::client::Server;
 use pavane::config::Config;
-use pavane::server::{Running, Storage};
+use pavane::server::Running;
+use pavane::stores::Storage;
 
 #[tokio::test]
 async fn a_wrong_parameter_is_the_callers_error_and_named() {

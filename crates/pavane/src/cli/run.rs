@@ -19,7 +19,8 @@ use super::{
     Done, FAILED, Failure, LATE, ModeArgument, OK, Output, duration_argument, json_argument, print_json, stand_ins,
 };
 use crate::config::Config;
-use crate::server::{Running, Storage};
+use crate::server::Running;
+use crate::stores::Storage;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {

@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Done, Failure, OK};
 use crate::config::Config;
 use crate::log;
-use crate::server::{Asked, Running, Storage};
+use crate::server::{Asked, Running};
+use crate::stores::Storage;
 
 /// Where a participant listens when nobody says where.
 pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);

@@ -27,7 +27,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::{Answer, Server};
 use crate::config::Config;
-use crate::server::{Asked, Running, Storage, Totals};
+use crate::server::{Asked, Running, Totals};
+use crate::stores::Storage;
 use services::{Behaviour, Books, Fate, NAMES, audit};
 
 /// The saga.
