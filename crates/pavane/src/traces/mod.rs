@@ -204,7 +204,7 @@ impl Exporter {
 
     /// Sends a batch once. Gives how many of its spans were not taken.
     async fn send(&self, batch: &[Span]) -> Result<u64, Refused> {
-        let body = Bytes::from(otlp::request(&self.resource, batch).to_string());
+        let body = Bytes::from(otlp::request(&self.resource, batch));
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.to.clone();

@@ -1,54 +1,128 @@
 //! Spans in the JSON form of OTLP: what `POST /v1/traces` of a collector takes (OpenTelemetry Protocol 1.x, JSON Protobuf
 //! Encoding). Ids are hexadecimal there, and 64-bit numbers are texts.
 
+use std::fmt::Display;
+
 use pavane_watch::{Attribute, Kind, Span};
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 
 /// `STATUS_CODE_ERROR`
 const ERROR: u32 = 2;
 
-/// A request with spans of one process, which `resource` describes.
-pub(super) fn request(resource: &[(&'static str, Attribute)], spans: &[Span]) -> Value {
-    let scope = json!({ "name": "pavane", "version": env!("CARGO_PKG_VERSION") });
-    let spans: Vec<Value> = spans.iter().map(span).collect();
-    json!({ "resourceSpans": [{
-        "resource": { "attributes": attributes(resource) },
-        "scopeSpans": [{ "scope": scope, "spans": spans }],
-    }] })
+/// A request with spans of one process, which `resource` describes. It is written as it is walked through: spans are many.
+pub(super) fn request(resource: &[(&'static str, Attribute)], spans: &[Span]) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'a> {
+        resource_spans: [ResourceSpans<'a>; 1],
+    }
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ResourceSpans<'a> {
+        resource: Resource<'a>,
+        scope_spans: [ScopeSpans<'a>; 1],
+    }
+    #[derive(serde::Serialize)]
+    struct Resource<'a> {
+        attributes: Attributes<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct ScopeSpans<'a> {
+        scope: Scope,
+        spans: Each<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct Scope {
+        name: &'static str,
+        version: &'static str,
+    }
+    let scope = Scope { name: "pavane", version: env!("CARGO_PKG_VERSION") };
+    let resource = Resource { attributes: Attributes(resource) };
+    let request = Request {
+        resource_spans: [ResourceSpans { resource, scope_spans: [ScopeSpans { scope, spans: Each(spans) }] }],
+    };
+    // Texts and numbers: writing them to memory cannot fail.
+    serde_json::to_vec(&request).unwrap_or_default()
 }
 
-fn span(span: &Span) -> Value {
-    let mut value = json!({
-        "traceId": span.trace.to_string(),
-        "spanId": span.id.to_string(),
-        "name": span.name,
-        "kind": match span.kind {
+struct Each<'a>(&'a [Span]);
+
+impl Serialize for Each<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(One))
+    }
+}
+
+struct One<'a>(&'a Span);
+
+impl Serialize for One<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Status<'a> {
+            code: u32,
+            message: &'a str,
+        }
+        let span = self.0;
+        let mut to = to.serialize_map(None)?;
+        to.serialize_entry("traceId", &Shown(span.trace))?;
+        to.serialize_entry("spanId", &Shown(span.id))?;
+        if let Some(parent) = span.parent {
+            to.serialize_entry("parentSpanId", &Shown(parent))?;
+        }
+        if let Some(state) = &span.state {
+            to.serialize_entry("traceState", &**state)?;
+        }
+        to.serialize_entry("name", &span.name)?;
+        let kind = match span.kind {
             Kind::Internal => 1,
             Kind::Server => 2,
             Kind::Client => 3,
-        },
-        "startTimeUnixNano": span.start.to_string(),
-        "endTimeUnixNano": span.end.max(span.start).to_string(),
-        "attributes": attributes(&span.attributes),
-    });
-    if let Some(parent) = span.parent {
-        value["parentSpanId"] = json!(parent.to_string());
+        };
+        to.serialize_entry("kind", &kind)?;
+        to.serialize_entry("startTimeUnixNano", &Shown(span.start))?;
+        to.serialize_entry("endTimeUnixNano", &Shown(span.end.max(span.start)))?;
+        to.serialize_entry("attributes", &Attributes(&span.attributes))?;
+        if let Some(why) = &span.error {
+            to.serialize_entry("status", &Status { code: ERROR, message: why })?;
+        }
+        to.end()
     }
-    if let Some(state) = &span.state {
-        value["traceState"] = json!(&**state);
-    }
-    if let Some(why) = &span.error {
-        value["status"] = json!({ "code": ERROR, "message": why });
-    }
-    value
 }
 
-fn attributes(attributes: &[(&'static str, Attribute)]) -> Vec<Value> {
-    let value = |attribute: &Attribute| match attribute {
-        Attribute::Text(text) => json!({ "stringValue": text }),
-        Attribute::Whole(number) => json!({ "intValue": number.to_string() }),
-    };
-    attributes.iter().map(|(key, attribute)| json!({ "key": key, "value": value(attribute) })).collect()
+struct Attributes<'a>(&'a [(&'static str, Attribute)]);
+
+impl Serialize for Attributes<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct KeyValue<'a> {
+            key: &'static str,
+            value: AnyValue<'a>,
+        }
+        to.collect_seq(self.0.iter().map(|(key, attribute)| KeyValue { key, value: AnyValue(attribute) }))
+    }
+}
+
+struct AnyValue<'a>(&'a Attribute);
+
+impl Serialize for AnyValue<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_map(Some(1))?;
+        match self.0 {
+            Attribute::Text(text) => to.serialize_entry("stringValue", text)?,
+            Attribute::Whole(number) => to.serialize_entry("intValue", &Shown(number))?,
+        }
+        to.end()
+    }
+}
+
+/// A text: what something is shown as.
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
 }
 
 /// How many spans of a request the collector did not take, by its answer.
@@ -62,6 +136,7 @@ pub(super) fn rejected(answer: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use pavane_watch::{SpanId, TraceId};
+    use serde_json::json;
 
     use super::*;
 
@@ -80,7 +155,7 @@ mod tests {
             error: Some("503".into()),
         };
         let resource = [("service.name", "pavane".into())];
-        let request = request(&resource, &[one]);
+        let request: Value = serde_json::from_slice(&request(&resource, &[one])).unwrap();
         let of = &request["resourceSpans"][0];
         assert_eq!(
             of["resource"]["attributes"],
