@@ -206,18 +206,21 @@ impl Step {
         payload.push_str(&serde_json::to_string(&later).unwrap_or_default());
         payload.push(',');
         payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
-        let mut events = self.events;
+        let (mut events, mut tasks, mut publish, mut send) = (self.events, self.tasks, self.publish, self.send);
         events.push(later);
         events.extend(rest.events);
+        tasks.extend(rest.tasks);
+        publish.extend(rest.publish);
+        send.extend(rest.send);
         let (subject, service_task_id) = (rest.entry.subject, rest.entry.service_task_id);
         Step {
             entry: JournalEntry { payload, subject, service_task_id, ..self.entry },
             events,
             instance: rest.instance.or(self.instance),
-            tasks: [self.tasks, rest.tasks].concat(),
+            tasks,
             subscriptions: rest.subscriptions.or(self.subscriptions),
-            publish: [self.publish, rest.publish].concat(),
-            send: [self.send, rest.send].concat(),
+            publish,
+            send,
             oversize: self.oversize + rest.oversize,
         }
     }

@@ -4,9 +4,10 @@
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ahash::HashMap;
+use memchr::memmem::Finder;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -530,8 +531,10 @@ const DATA: &str = ",\"data\":";
 /// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
 /// envelope of another form the words may stand elsewhere: put together again, the parts give the same text.
 fn envelope_parts(envelope: &str) -> (&str, Option<&str>) {
+    /// Made once: to make it takes longer than to find the words.
+    static FIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DATA));
     let parts = envelope.strip_suffix('}').and_then(|open| {
-        let at = memchr::memmem::find(open.as_bytes(), DATA.as_bytes())? + DATA.len();
+        let at = FIND.find(open.as_bytes())? + DATA.len();
         Some((open.get(..at)?, open.get(at..)?))
     });
     parts.map_or((envelope, None), |(head, data)| (head, Some(data)))
