@@ -57,6 +57,9 @@ async fn a_run_tells_its_end_by_its_exit_code() {
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
         assert!(!errors(&run).is_empty());
     }
+    // A file's name where its text belongs.
+    let run = pavane(&["run", &good, "--input", &good]).await;
+    assert!(errors(&run).contains(&format!("the file is meant by `@{good}`")), "{}", errors(&run));
 }
 
 #[tokio::test]

@@ -272,7 +272,11 @@ fn json_argument(argument: &str) -> Result<serde_json::Value, Failure> {
         }
         None => ("the argument", argument.to_owned()),
     };
-    serde_json::from_str(&text).map_err(|e| Failure::wrong(format!("{what} is no JSON: {e}")))
+    serde_json::from_str(&text).map_err(|e| {
+        let file = std::path::Path::new(argument).is_file();
+        let meant = if file { format!("; the file is meant by `@{argument}`") } else { String::new() };
+        Failure::wrong(format!("{what} is no JSON: {e}{meant}"))
+    })
 }
 
 /// A duration argument.
