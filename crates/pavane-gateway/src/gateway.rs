@@ -3,7 +3,9 @@
 //! Start reading at [`Gateway::serve`] and `answer`, the way of one request.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -106,8 +108,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Accepts connections until [`Gateway::stop`].
-    pub async fn serve(self, listener: TcpListener) {
+    /// Accepts connections until [`Gateway::stop`]. In a box, so that what drives a connection is compiled in this crate, and
+    /// not in each that serves a gateway.
+    pub fn serve(self, listener: TcpListener) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.accept(listener))
+    }
+
+    async fn accept(self, listener: TcpListener) {
         let mut stopping = self.shared.stopping.subscribe();
         loop {
             let limit = || self.shared.state.load().settings.limits.connections;
