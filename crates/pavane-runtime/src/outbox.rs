@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use pavane_core::engine::Command;
 use pavane_core::event::CloudEvent;
+use pavane_core::record::Status;
 use pavane_store::Commit;
 use tokio::task::JoinSet;
 
@@ -50,6 +51,14 @@ impl Engine {
     /// [`Error::Store`].
     pub async fn undelivered(&self, limit: usize) -> Result<usize, Error> {
         Ok(self.blocking(move |store| store.published(READER, limit)).await?.len())
+    }
+
+    /// How many instances have not ended, by status.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn open_instances(&self) -> Result<Vec<(Status, u64)>, Error> {
+        self.blocking(|store| store.open_instances()).await
     }
 }
 

@@ -302,6 +302,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// See [`Error`].
     fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error>;
 
+    /// How many instances have not ended, by status: each that is not terminal, in the order of [`Status::ALL`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn open_instances(&self) -> Result<Vec<(Status, u64)>, Error>;
+
     /// The highest position of a message, on its way or dead; 0 when there is none.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pavane_core::Timestamp;
 use pavane_core::engine::Subscription;
 use pavane_core::event::CloudEvent;
-use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 
 use crate::batch::{self, run_number};
 use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Observed, Outgoing, Page, Query, Store};
@@ -169,6 +169,13 @@ impl Store for Memory {
         let state = self.state();
         let behind = state.outgoing.range((Bound::Excluded(after), Bound::Unbounded));
         Ok(behind.take(limit).map(|(at, event)| (*at, event.clone())).collect())
+    }
+
+    fn open_instances(&self) -> Result<Vec<(Status, u64)>, Error> {
+        let state = self.state();
+        let open = Status::ALL.into_iter().filter(|status| !status.is_terminal());
+        let count = |status| state.instances.iter().filter(|kept| kept.row.status == status).count() as u64;
+        Ok(open.map(|status| (status, count(status))).collect())
     }
 
     fn last_position(&self) -> Result<u64, Error> {

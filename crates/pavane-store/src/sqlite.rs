@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use pavane_core::Timestamp;
 use pavane_core::event::CloudEvent;
-use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use place::Place;
@@ -186,6 +186,10 @@ impl Store for Sqlite {
 
     fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
         self.file.readers.read(|c| reader::outgoing(c, self.place, after, limit))
+    }
+
+    fn open_instances(&self) -> Result<Vec<(Status, u64)>, Error> {
+        self.file.readers.read(|c| reader::open_instances(c, self.place))
     }
 
     fn last_position(&self) -> Result<u64, Error> {

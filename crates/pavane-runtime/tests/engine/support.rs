@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pavane_core::engine::{Call, Outcome};
 use pavane_core::event::CloudEvent;
-use pavane_core::record::{JournalEntry, ServiceTask, WorkflowInstance};
+use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::{Timestamp, Value};
 use pavane_runtime::effects::{Context, Effects, Performed, Performing};
 use pavane_runtime::{Engine, Options, StartRequest};
@@ -139,6 +139,9 @@ impl Store for Gate {
     }
     fn outgoing(&self, after: u64, limit: usize) -> Result<Vec<(u64, Outgoing)>, Error> {
         self.inner.outgoing(after, limit)
+    }
+    fn open_instances(&self) -> Result<Vec<(Status, u64)>, Error> {
+        self.inner.open_instances()
     }
     fn last_position(&self) -> Result<u64, Error> {
         self.inner.last_position()

@@ -3,6 +3,7 @@
 //! A reader sees every transaction that was acknowledged before it asked (WAL), and never waits for the writer. Start at
 //! [`Pool::read`]; each query is a function below it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -261,6 +262,18 @@ pub(super) fn outgoing(
     );
     let read = |row: &Row<'_>| Ok((number(row, 0)?, message(row, 1)?));
     connection.prepare_cached(&sql)?.query_map(params![place.key(after), place.last(), rows(limit)], read)?.collect()
+}
+
+pub(super) fn open_instances(connection: &Connection, place: Place) -> rusqlite::Result<Vec<(Status, u64)>> {
+    // As the index of states has it, so that it is counted in the index alone.
+    let sql = format!(
+        "select status, count(*) from instance_row where status <> 'completed' and location = {} group by status",
+        place.0
+    );
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, number(row, 1)?));
+    let found = connection.prepare_cached(&sql)?.query_map([], read)?.collect::<rusqlite::Result<HashMap<_, _>>>()?;
+    let open = Status::ALL.into_iter().filter(|status| !status.is_terminal());
+    Ok(open.map(|status| (status, found.get(status.as_str()).copied().unwrap_or_default())).collect())
 }
 
 pub(super) fn last_position(connection: &Connection, place: Place) -> rusqlite::Result<u64> {

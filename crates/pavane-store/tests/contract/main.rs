@@ -396,6 +396,8 @@ fn instances_are_listed_newest_first_in_pages() {
             }
             put(&*store, vec![commit]).unwrap();
         }
+        let open = [(Status::Pending, 0), (Status::Running, 4), (Status::Waiting, 0), (Status::Suspended, 0)];
+        assert_eq!(store.open_instances().unwrap(), open);
         let ids = |query: Query| -> Vec<String> {
             store.instances(&query).unwrap().instances.into_iter().map(|i| i.id).collect()
         };
@@ -580,6 +582,7 @@ fn seen(store: &dyn Store) -> Vec<String> {
     out.push(format!("{:?}", store.due(true, Timestamp(4), 3).unwrap()));
     out.push(format!("{:?}", store.published("r", 5).unwrap()));
     out.push(format!("{:?}", store.outgoing(1, 5).unwrap()));
+    out.push(format!("{:?}", store.open_instances().unwrap()));
     out.push(format!("{:?}", store.last_position().unwrap()));
     out.push(format!("{:?}", store.dead_letters(5).unwrap()));
     out.push(format!("{:?}", store.cursor("r").unwrap()));

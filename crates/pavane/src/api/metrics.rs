@@ -84,6 +84,9 @@ fn waiting(page: &mut Page, running: &Running, backlog: &Backlog) {
     page.one("pavane_stuck_messages", help, Gauge, lag.stuck_messages);
     let help = "Published events that were not delivered to everybody who listens, as of a few seconds ago";
     page.one("pavane_outbox_events", help, Gauge, backlog.events);
+    let help = "Instances that have not ended, by status, as of a few seconds ago";
+    let mut open = page.family("pavane_instances_open", help, Gauge);
+    backlog.open.iter().for_each(|(status, count)| open.sample(&[("status", status.as_str())], *count));
     let engines = running.engines();
     let help = "Inputs that wait to be decided, by location";
     let mut queued = page.family("pavane_queued_inputs", help, Gauge);

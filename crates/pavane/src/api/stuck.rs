@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use pavane_core::policy::Reason;
+use pavane_core::record::Status;
 use pavane_core::units::parse_duration;
 use pavane_runtime::{Lag, Missing, Progress, STUCK_AFTER};
 use serde::Deserialize;
@@ -39,6 +40,8 @@ pub(super) struct Backlog {
     pub lag: Lag,
     /// Published events that were not delivered to everybody.
     pub events: usize,
+    /// Instances that have not ended, by status.
+    pub open: Vec<(Status, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -104,7 +107,7 @@ impl Api {
         }
         let engine = &self.running.engine;
         let (lag, events) = (engine.lag(self.after("")?, MAX_COUNT).await?, engine.undelivered(MAX_EVENTS).await?);
-        let backlog = Backlog { lag, events };
+        let backlog = Backlog { lag, events, open: engine.open_instances().await? };
         *last = Some((Instant::now(), backlog.clone()));
         Ok(backlog)
     }
