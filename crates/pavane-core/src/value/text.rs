@@ -205,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_read_as_the_one_that_was_written() {
+        // The first is read as its neighbour by a reader that is fast and not exact.
+        for number in [3.714009107541281e-15, 0.1 + 0.2, 1e23, 5e-324, f64::MAX, 8.41e21, 2.2250738585072014e-308] {
+            let written = Value::float(number).to_json();
+            let read = Value::parse(written.as_bytes()).unwrap();
+            assert_eq!((&read, read.to_json()), (&Value::float(number), written));
+        }
+    }
+
+    #[test]
     fn a_value_within_other_data_is_written_as_it_stands() {
         let value = Value::parse(br#"{"a":[1,"x",{}],"b":null}"#).unwrap();
         let outer = serde_json::to_string(&vec![(Some(&value), 1)]).unwrap();
