@@ -40,8 +40,10 @@ pub(crate) const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) const WHOLE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn answer(exchange: Box<Exchange>, target: &ServiceTarget) -> Result<Answered, Problem> {
-    let Exchange { request, whole, state, id, came, upgrade, caller, watched, began, .. } = *exchange;
+    let Exchange { request, whole, state, id, came, upgrade, caller, watched, .. } = *exchange;
     let (mut parts, body) = request.into_parts();
+    // Not from the head on: a request may have waited for its turn at the cache.
+    let began = Instant::now();
     let deadline = began + target.timeout;
     let path = path_for(&parts, target.strip.as_ref())?;
     prepare(&mut parts.headers, &came, upgrade.is_some());
