@@ -1,8 +1,8 @@
 //! The embedded bus: a message goes from its sender's store straight to its receiver.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ahash::HashMap;
 use pavane_store::Outgoing;
 
 use crate::{Bus, Consumer, Handing, Refusal};

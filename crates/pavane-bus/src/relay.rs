@@ -6,11 +6,12 @@
 //! their lane full. What was taken is forgotten in batches: after a crash some of it is published again, and its
 //! receivers pass it over.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use pavane_store::{Commit, Error, Outgoing, Store};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
@@ -142,7 +143,7 @@ impl Relay {
             store,
             bus,
             progress: self.progress.clone(),
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             publishing: JoinSet::new(),
             later: BTreeMap::new(),
             left,

@@ -1,8 +1,9 @@
 //! Deployed definitions and their compiled programs: by digest for instances that run, by name for those that start.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ahash::HashMap;
 use pavane_core::definition::{self, Definition, Diagnostic, Mode, Severity};
 use pavane_core::program::{Program, Resources};
 use pavane_store::Deployed;

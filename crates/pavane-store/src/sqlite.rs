@@ -7,6 +7,7 @@
 //! second writer.
 
 mod lock;
+mod mover;
 mod place;
 mod reader;
 mod schema;
@@ -28,10 +29,10 @@ use crate::{Commit, DeadLetter, Deployed, Done, Due, Error, History, Outgoing, P
 /// Size of a page: rows of 300 to 500 bytes share one; measured, 8 KiB wrote faster than SQLite's 4 KiB.
 const PAGE_BYTES: i64 = 8_192;
 
-/// Pages in the write-ahead log before they are moved to the file (48 MiB): seldom enough that a page which every
-/// transaction writes is moved once for many, and that the checkpoint's own fsync does not count; little enough that
-/// opening after a crash takes a fraction of a second.
-const CHECKPOINT_PAGES: i64 = 6_000;
+/// Pages in the write-ahead log before they are moved to the file (48 MiB), beside the writer: seldom enough that a page
+/// which every transaction writes is moved once for many; little enough that opening after a crash takes a fraction of a
+/// second.
+const CHECKPOINT_PAGES: u32 = 6_000;
 
 /// What the log file shrinks to after it had to grow (64 MiB).
 const LOG_BYTES: i64 = 67_108_864;
@@ -81,6 +82,14 @@ struct Settings {
     wait: Duration,
     /// Upper bound of the file in pages; SQLite reports a full disk beyond it.
     max_pages: Option<i64>,
+    /// Pages in the log before they are moved.
+    log_pages: u32,
+}
+
+impl Settings {
+    fn usual(wait: Duration) -> Settings {
+        Settings { wait, max_pages: None, log_pages: CHECKPOINT_PAGES }
+    }
 }
 
 impl Sqlite {
@@ -91,7 +100,7 @@ impl Sqlite {
     /// [`Error::Newer`] when a newer Pavane wrote it; [`Error::Failed`] when it cannot be opened, read or written, is no
     /// SQLite database, or belongs to another program.
     pub fn open(path: impl AsRef<Path>, wait: Duration) -> Result<Sqlite, Error> {
-        Sqlite::open_with(path.as_ref(), &Settings { wait, max_pages: None })
+        Sqlite::open_with(path.as_ref(), &Settings::usual(wait))
     }
 
     /// The store of another location in the same file: what it holds is told from everybody else's, and what it writes
@@ -136,8 +145,12 @@ impl Sqlite {
         .map_err(|e| failed(&path, &e))?;
         prepare(&connection, settings).map_err(|e| failed(&path, &e))?;
         schema::migrate(&mut connection, &path, schema::MIGRATIONS)?;
+        let own = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
+            .map_err(|e| failed(&path, &e))?;
+        let mover = mover::Mover::start(&mut connection, own, &path, settings.log_pages)
+            .map_err(|reason| Error::Failed { path: path.clone(), reason })?;
         let readers = reader::Pool::new(file, path.clone());
-        let writer = writer::Writer::start(connection, lock, path)?;
+        let writer = writer::Writer::start(connection, mover, lock, path)?;
         Ok(Sqlite { file: Arc::new(File { readers, writer }), place: Place::OWN })
     }
 }
@@ -243,7 +256,6 @@ fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()>
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // The writer knows its rows, and a migration makes a table anew while others refer to it.

@@ -85,7 +85,21 @@ impl Parent {
 
 impl fmt::Display for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+        // Each call has one: written here and now, a third of what formatting four numbers takes.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(self.trace.0, &mut text[3..35]);
+        write_hex(u128::from(self.span.0), &mut text[36..52]);
+        write_hex(u128::from(self.sampled), &mut text[53..]);
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+/// The last digits of a number, lower-case hexadecimal ones, as many as there is room for.
+fn write_hex(number: u128, to: &mut [u8]) {
+    let mut rest = number;
+    for digit in to.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[usize::from(rest as u8 & 0xf)];
+        rest >>= 4;
     }
 }
 

@@ -15,13 +15,12 @@ use super::event::TokenId;
 use super::state::{Arrival, Entry, Token};
 use super::types::Start;
 use crate::definition::Document;
-use crate::id;
 use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
 use crate::value::text::Raw;
-use crate::value::{once, text};
+use crate::value::{json, once, text};
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v2";
@@ -96,6 +95,15 @@ pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S
     }
 }
 
+/// A message as [`write_message`] writes it.
+struct AsWritten<'a>(&'a Message);
+
+impl Serialize for AsWritten<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        write_message(self.0, to)
+    }
+}
+
 /// The members of a message, without the list of its values.
 struct Members<'a>(&'a Message);
 
@@ -109,7 +117,7 @@ impl Message {
     fn to_json(&self) -> Result<String, serde_json::Error> {
         let (values, members) = once::writing(|| {
             let mut members = Vec::with_capacity(USUAL);
-            serde_json::to_writer(&mut members, &Members(self)).map(|()| members)
+            json::to_writer(&mut members, &Members(self)).map(|()| members)
         });
         let members = String::from_utf8(members?).map_err(serde::ser::Error::custom)?;
         // They are an object and there is one at least.
@@ -300,7 +308,7 @@ impl Message {
             out.extend_from_slice(b"\":");
             text::write_parts(parts, &mut out);
         };
-        attribute("id", &[&id::derived(&[&self.instance, from, to, &self.number.to_string()])]);
+        attribute("id", &[&self.instance, ":", from, ":", to, ":", &self.number.to_string()]);
         attribute("source", &["/pavane/", namespace, "/", from]);
         let (task, what) = self.what(program);
         attribute("type", &[namespace, ".", name, ".", task, what, ".", FORM]);
@@ -317,7 +325,7 @@ impl Message {
         attribute("pvnkind", &[self.kind()]);
         out.extend_from_slice(b",\"data\":");
         // Plain data: writing it to memory cannot fail.
-        let written = write_message(self, &mut serde_json::Serializer::new(&mut out));
+        let written = json::to_writer(&mut out, &AsWritten(self));
         out.push(b'}');
         written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
     }

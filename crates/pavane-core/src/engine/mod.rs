@@ -44,7 +44,7 @@ use crate::problem::Problem;
 use crate::program::Program;
 use crate::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::value::{Value, json};
 
 /// About how long the events of a step are, written.
 const EVENTS: usize = 2_048;
@@ -161,7 +161,7 @@ fn written(events: &[Event]) -> String {
     });
     let mut text = Vec::with_capacity(came.sum::<usize>() + EVENTS);
     // Events are plain data: writing them to memory cannot fail.
-    let written = serde_json::to_writer(&mut text, events);
+    let written = json::to_writer(&mut text, &events);
     written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
 }
 
@@ -203,7 +203,7 @@ impl Step {
         // Both payloads are lists, and neither is empty.
         payload.pop();
         payload.push(',');
-        payload.push_str(&serde_json::to_string(&later).unwrap_or_default());
+        payload.push_str(&json::to_string(&later).unwrap_or_default());
         payload.push(',');
         payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
         let (mut events, mut tasks, mut publish, mut send) = (self.events, self.tasks, self.publish, self.send);

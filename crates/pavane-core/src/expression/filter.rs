@@ -1,6 +1,6 @@
 //! One compiled expression and the guards around it.
 //!
-//! Most expressions of a definition are a path or a constant; those never reach jaq. The others run on jaq with a meter
+//! Most expressions of a definition never reach jaq ([`super::plain`]). The others run on jaq with a meter
 //! ([`super::budget`]): first with a small budget on this thread, and when that is used up once more with a large one
 //! on a thread that has the stack for it.
 
@@ -10,19 +10,19 @@ use jaq_core::load::lex::{Lexer, StrPart};
 use jaq_core::load::parse::{BinaryOp, Def, Parser, Term};
 use jaq_core::load::{Arena, File, Loader};
 use jaq_core::ops::Math;
-use jaq_core::path::{Opt, Part};
 use jaq_core::{Compiler, Ctx, Exn, Vars};
 use jaq_json::Val;
 
 use super::budget::{Budget, INLINE, Jq, LARGE, LARGE_STACK, MAX_LEVELS, MAX_SIZE, MEMORY, Meter, Run, Stop};
 use super::functions::{self, fits};
+use super::plain::{Merge, Plain};
 use super::{Arguments, guard};
 use crate::value::{MAX_DEPTH, Value};
 
 /// Outputs of one expression; more are a mistake, or an attack.
 const MAX_OUTPUTS: usize = 100_000;
 /// Nodes of all outputs together.
-const MAX_NODES: usize = 1_000_000;
+pub(super) const MAX_NODES: usize = 1_000_000;
 /// Longest text of an expression.
 const MAX_TEXT: usize = 64 << 10;
 
@@ -66,10 +66,9 @@ pub struct Prefix {
 }
 
 enum Code {
-    Constant(Value),
-    /// An argument (or the input), then properties.
-    Path(Option<String>, Vec<String>),
-    Filter(Box<jaq_core::Filter<Jq>>),
+    Plain(Plain),
+    /// What it comes to where no jq is needed, if it may be such, and how jq does it.
+    Filter(Option<Merge>, Box<jaq_core::Filter<Jq>>),
 }
 
 impl std::fmt::Debug for Expression {
@@ -86,12 +85,13 @@ impl Expression {
     pub fn compile(text: &str, variables: &[&str]) -> Result<Expression, CompileError> {
         let mut term = parse(text)?;
         let prefix = prefix(&term);
-        if let Some(code) = plain(&term)
-            && code.argument().is_none_or(|name| variables.contains(&name))
+        if let Some(plain) = Plain::of(&term)
+            && plain.argument().is_none_or(|name| variables.contains(&name))
         {
-            let names = code.argument().map(str::to_owned).into_iter().collect();
-            return Ok(Expression { text: text.to_owned(), names, code, prefix });
+            let names = plain.argument().map(str::to_owned).into_iter().collect();
+            return Ok(Expression { text: text.to_owned(), names, code: Code::Plain(plain), prefix });
         }
+        let merge = Merge::of(&term);
         let mentioned = guard::variables(&mut term);
         let names: Vec<String> = variables
             .iter()
@@ -100,7 +100,7 @@ impl Expression {
             .collect();
         guard::guard(&mut term);
         let filter = compile(text, term, &names, variables)?;
-        Ok(Expression { text: text.to_owned(), names, code: Code::Filter(Box::new(filter)), prefix })
+        Ok(Expression { text: text.to_owned(), names, code: Code::Filter(merge, Box::new(filter)), prefix })
     }
 
     /// Whether the expression names `$name`.
@@ -112,13 +112,12 @@ impl Expression {
     /// what this host says of itself.
     pub fn is_fleeting(&self) -> bool {
         match &self.code {
-            Code::Constant(_) => false,
-            Code::Path(Some(name), path) => match name.as_str() {
+            Code::Plain(Plain::Path(Some(name), path)) => match name.as_str() {
                 "task" => path.first().is_none_or(|first| first == "startedAt"),
                 name => name == "runtime",
             },
-            Code::Path(None, _) => false,
-            Code::Filter(_) => {
+            Code::Plain(Plain::Constant(_) | Plain::Path(None, _)) => false,
+            Code::Filter(..) => {
                 let mut words = self.text.split(|c: char| !c.is_alphanumeric() && c != '_');
                 self.names("task") || self.names("runtime") || words.any(|word| word == "now")
             }
@@ -136,15 +135,12 @@ impl Expression {
     /// jq errors, limits reached, arguments denied.
     pub fn evaluate(&self, input: &Value, arguments: &dyn Arguments) -> Result<Value, Fault> {
         match &self.code {
-            Code::Constant(value) => Ok(value.clone()),
-            Code::Path(argument, path) => {
-                let start = match argument {
-                    Some(name) => arguments.get(name)?,
-                    None => input.clone(),
-                };
-                path.iter().try_fold(start, |value, name| property(&value, name))
-            }
-            Code::Filter(filter) => {
+            Code::Plain(plain) => plain.evaluate(input, arguments),
+            Code::Filter(merge, filter) => {
+                let merged = merge.as_ref().map(|merge| merge.evaluate(input, arguments)).transpose()?.flatten();
+                if let Some(merged) = merged {
+                    return Ok(merged);
+                }
                 let values =
                     self.names.iter().map(|name| arguments.get(name).map(|v| v.0)).collect::<Result<Vec<_>, _>>()?;
                 let now = arguments.now().0 as f64 / 1_000.0;
@@ -162,17 +158,8 @@ pub fn check_syntax(text: &str) -> Result<(), CompileError> {
     parse(text).map(|_| ())
 }
 
-impl Code {
-    fn argument(&self) -> Option<&str> {
-        match self {
-            Code::Path(argument, _) => argument.as_deref(),
-            _ => None,
-        }
-    }
-}
-
 /// Parses on a thread's own terms: nesting deeper than a definition can need is refused before the parser recurses.
-fn parse(text: &str) -> Result<Term<&str>, CompileError> {
+pub(super) fn parse(text: &str) -> Result<Term<&str>, CompileError> {
     let error = |message: String, at: Option<&str>| CompileError { message, offset: at.map(|at| offset(text, at)) };
     if text.len() > MAX_TEXT {
         return Err(error(format!("it is longer than {MAX_TEXT} bytes"), None));
@@ -269,37 +256,6 @@ fn clip(text: &str) -> String {
     text.chars().take(20).collect()
 }
 
-/// Paths and constants, which need no jq.
-fn plain(term: &Term<&str>) -> Option<Code> {
-    match term {
-        Term::Id => Some(Code::Path(None, Vec::new())),
-        Term::Var(name) => Some(Code::Path(Some(name.strip_prefix('$')?.to_owned()), Vec::new())),
-        Term::Num(text) => text.parse().ok().map(|n: i64| Code::Constant(Value::integer(n))),
-        Term::Str(None, parts) => literal(parts).map(|text| Code::Constant(Value::text(text))),
-        Term::Call(name, arguments) if arguments.is_empty() => match *name {
-            "true" => Some(Code::Constant(true.into())),
-            "false" => Some(Code::Constant(false.into())),
-            "null" => Some(Code::Constant(Value::NULL)),
-            _ => None,
-        },
-        Term::Path(inner, path) => {
-            let Some(Code::Path(argument, mut names)) = plain(inner) else { return None };
-            for (part, optional) in &path.0 {
-                match (part, optional) {
-                    (Part::Index(Term::Str(None, parts)), Opt::Essential) => names.push(literal(parts)?),
-                    _ => return None,
-                }
-            }
-            Some(Code::Path(argument, names))
-        }
-        _ => None,
-    }
-}
-
-fn literal(parts: &[StrPart<&str, Term<&str>>]) -> Option<String> {
-    parts.iter().map(|part| if let StrPart::Str(text) = part { Some(*text) } else { None }).collect()
-}
-
 /// What a term's value begins with when it is a text: literals, what they are joined to, what a pipe ends in.
 fn prefix(term: &Term<&str>) -> Prefix {
     match term {
@@ -321,15 +277,6 @@ fn prefix(term: &Term<&str>) -> Prefix {
         },
         Term::BinOp(_, BinaryOp::Pipe(_), right) => prefix(right),
         _ => Prefix::default(),
-    }
-}
-
-/// jq's `.name`: null for null and for a missing property, an error for anything but an object.
-fn property(value: &Value, name: &str) -> Result<Value, Fault> {
-    match &value.0 {
-        Val::Null => Ok(Value::NULL),
-        Val::Obj(_) => Ok(value.get(name).unwrap_or_default()),
-        _ => Err(Fault::Failed(format!("cannot index {} with {:?}", crate::value::excerpt(value), name))),
     }
 }
 

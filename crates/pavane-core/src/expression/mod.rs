@@ -5,6 +5,7 @@ mod budget;
 mod filter;
 mod functions;
 mod guard;
+mod plain;
 mod schema;
 mod template;
 

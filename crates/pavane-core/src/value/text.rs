@@ -12,7 +12,7 @@ use serde::ser::{Error, Serialize, SerializeStruct, Serializer};
 
 /// The name by which `serde_json` knows a struct whose only field is JSON text that is to be written as it stands: that of
 /// its own `RawValue`, which cannot borrow a text without reading all of it once more. A test holds it to that.
-const RAW: &str = "$serde_json::private::RawValue";
+pub(super) const RAW: &str = "$serde_json::private::RawValue";
 
 /// More bytes than most values have.
 pub(super) const USUAL: usize = 256;
@@ -24,7 +24,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// JSON text that is written as it stands. The serializer must be one of `serde_json`'s.
+/// JSON text that is written as it stands. The serializer must be [`super::json`]'s, or one of `serde_json`'s.
 pub(crate) struct Raw<'a>(pub &'a str);
 
 impl Serialize for Raw<'_> {
@@ -35,7 +35,7 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Gives a value to a serializer, which must be one of `serde_json`'s.
+/// Gives a value to a serializer, which must be [`super::json`]'s, or one of `serde_json`'s.
 pub(super) fn serialize<S: Serializer>(value: &Val, to: S) -> Result<S::Ok, S::Error> {
     match value {
         Val::Null => return to.serialize_unit(),
@@ -99,16 +99,22 @@ pub(super) fn write_member(key: &Val, value: &Val, out: &mut Vec<u8>) {
     write(value, out);
 }
 
-fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     if is_plain(bytes) {
-        out.reserve(bytes.len() + 2);
-        out.push(b'"');
-        out.extend_from_slice(bytes);
-        out.push(b'"');
+        write_plain(bytes, out);
     } else {
         let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
         plain(&*text, out);
     }
+}
+
+/// Writes a string in which nothing is to be escaped.
+#[inline]
+pub(super) fn write_plain(bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(bytes);
+    out.push(b'"');
 }
 
 /// Writes a string that consists of these.
@@ -125,21 +131,29 @@ pub(crate) fn write_parts(parts: &[&str], out: &mut Vec<u8>) {
 }
 
 /// Whether these are ASCII characters of which JSON escapes none: eight at a time, as far as there are eight.
+#[inline]
 fn is_plain(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    // The high bit of each byte that is zero; bytes above it may be marked wrongly, and then one is zero all the same.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    // Of an ASCII byte the high bit is set by taking away what is more than it: the lowest such byte is marked rightly, and
+    // bytes above it may be marked wrongly, and then one is odd all the same.
     let odd = |word: [u8; 8]| {
         let word = u64::from_ne_bytes(word);
-        // A byte below 0x20 has none of the upper three bits: of an ASCII byte these are 0x60.
-        let control = zero(word & (ONES * 0x60));
-        control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | (word & HIGH)
+        let control = word.wrapping_sub(ONES * 0x20);
+        let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        (control | quote | backslash) & !word & HIGH | word & HIGH
     };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    words.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
+    // Texts are short: the last eight bytes overlap the ones before, and so do four and four of less than eight.
+    let last = match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(last), ..) => *last,
+        (None, Some([a, b, c, d]), Some([e, f, g, h])) => [*a, *b, *c, *d, *e, *f, *g, *h],
+        _ => {
+            let at = |index: usize| bytes.get(index).copied().unwrap_or(b' ');
+            [at(0), at(1), at(2), b' ', b' ', b' ', b' ', b' ']
+        }
+    };
+    bytes.as_chunks::<8>().0.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
 }
 
 /// JSON has no infinities and no NaN: they become the largest finite numbers and `null`, as jq prints them.
@@ -161,7 +175,8 @@ fn write_number(text: &str, float: f64, out: &mut Vec<u8>) {
     }
 }
 
-fn plain<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+/// Writes as `serde_json` does what it does not fail to write: a number, a text.
+pub(super) fn plain<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let before = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {
         // Writing a number or a text to memory does not fail.
@@ -180,8 +195,9 @@ mod tests {
         let long = "0123456789abcdef ~\u{7f}";
         for odd in ["", "\"", "\\", "\n", "\0", "\u{1f}", " ", "/", "\u{7f}", "é", "\u{2028}", "😀", "`", "@", "\u{80}"]
         {
-            for at in 0..long.len() {
-                let text = format!("{}{odd}{}", &long[..at], &long[at..]);
+            let lengths = (0..=long.len()).flat_map(|length| (0..=length).map(move |at| (at, length)));
+            for (at, length) in lengths {
+                let text = format!("{}{odd}{}", &long[..at], &long[at..length]);
                 assert_eq!(Value::text(&text).to_json(), serde_json::to_string(&text).unwrap(), "{text:?}");
                 assert_eq!(is_plain(text.as_bytes()), escapes_nothing(&text), "{text:?}");
             }

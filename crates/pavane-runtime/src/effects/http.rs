@@ -4,6 +4,7 @@
 //! connection that was never made has done nothing; everything else may have happened, and only a repeat with the same
 //! key can tell.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
@@ -20,7 +21,7 @@ use pavane_core::engine::{Call, Certainty, Credentials, Held, HttpRequest, Outco
 use pavane_core::policy::{self, Standing, Verdict};
 use pavane_core::problem::Kind;
 use pavane_core::{Problem, Value};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ use super::network::{NetworkOptions, Pooled, Used, client, tls};
 use super::openapi::Documents;
 use super::secrets;
 use super::watched::{Ended, Watched};
-use super::{Context, Effects, Performed, Performing};
+use super::{Context, Effects, Performed, Performing, headers};
 use crate::services::{Idempotency, Service, Services};
 
 /// Redirects followed, as browsers do.
@@ -50,16 +51,10 @@ const TOO_LATE: Duration = Duration::from_millis(50);
 const WORTH_TELLING: Duration = Duration::from_millis(10);
 
 /// Headers whose values are credentials.
-const PRIVATE: [&str; 5] = ["authorization", "cookie", "set-cookie", "proxy-authorization", CALLBACK];
-
-/// Tells a service where it may answer later. Whoever has it may do so.
-const CALLBACK: &str = "pavane-callback";
+const PRIVATE: [&str; 5] = ["authorization", "cookie", "set-cookie", "proxy-authorization", headers::CALLBACK];
 
 /// What a query component may not hold as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// What a header may not hold as it is, apart from what is not ASCII.
-const HEADER: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The network: the effects of the product.
 #[derive(Clone)]
@@ -98,7 +93,7 @@ pub(super) struct Answer {
     pub headers: HeaderMap,
     pub body: Bytes,
     /// Where it came from, after redirects.
-    pub uri: String,
+    pub uri: Uri,
     /// What was sent.
     pub sent: HeaderMap,
     /// Whether a request before a redirect has done the work, so that this answer tells nothing about it.
@@ -269,7 +264,7 @@ impl Network {
         let limited = Instant::now() + limit;
         let deadline = due.map_or(limited, |due| due.min(limited));
         let watched = Watched::begin(&context, &call);
-        let headers = own_headers(&context, &call, &watched, deadline);
+        let headers = headers::own(&context, &call, &watched, deadline);
         // Boxed: of the calls that wait for their turn, none needs the room for this yet.
         let result = Box::pin(self.exchange(&request, headers, service, deadline)).await;
         let ended = match &result {
@@ -333,13 +328,14 @@ impl Network {
     }
 
     /// The HTTP request a call comes to, with its secrets opened.
-    async fn resolve(&self, request: &Request, due: Option<Instant>) -> Result<HttpRequest, Unsent> {
+    async fn resolve<'a>(&self, request: &'a Request, due: Option<Instant>) -> Result<Cow<'a, HttpRequest>, Unsent> {
         let denied = |why: String| Unsent::from(Kind::Authorization.problem(why));
         match request {
             Request::Http(request) => secrets::open_request(request, &self.0.options.secrets).map_err(denied),
             Request::OpenApi(operation) => {
                 let request = self.0.documents.request(self, operation, due).await?;
-                secrets::open_request(&request, &self.0.options.secrets).map_err(denied)
+                let opened = secrets::open_request(&request, &self.0.options.secrets).map_err(denied)?.into_owned();
+                Ok(Cow::Owned(opened))
             }
         }
     }
@@ -348,7 +344,7 @@ impl Network {
     pub(super) async fn exchange(
         &self,
         request: &HttpRequest,
-        own: HeaderMap,
+        own: headers::Own,
         service: Option<&Service>,
         deadline: Instant,
     ) -> Result<Answer, NoAnswer> {
@@ -356,18 +352,20 @@ impl Network {
         let mut method = Method::from_bytes(request.method.as_bytes()).map_err(|e| wrong(e.to_string()))?;
         let mut uri = target(request, service).map_err(wrong)?;
         let mut body = Bytes::new();
-        let mut headers = author_headers(request).map_err(wrong)?;
+        let mut headers = headers::of_author(request, own.len()).map_err(wrong)?;
         if let Some(value) = &request.body {
             body = encode(value, &mut headers);
         }
-        headers.extend(own);
+        for (name, value) in own {
+            headers.insert(name, value);
+        }
         let mut worked = false;
         for _ in 0..=MAX_REDIRECTS {
-            let sending = self.send(&method, &uri, headers.clone(), body.clone(), service, deadline);
+            let sending = self.send(&method, &uri, &headers, body.clone(), service, deadline);
             let answer = sending.await.map_err(|failure| failure.after(worked))?;
             let next = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| join(&uri, l));
             let Some(next) = next.filter(|_| request.redirect && answer.status.is_redirection()) else {
-                return Ok(Answer { worked, ..answer });
+                return Ok(Answer { worked, sent: headers, ..answer });
             };
             if rewritten(answer.status, &method) {
                 worked |= !method.is_safe();
@@ -387,7 +385,7 @@ impl Network {
         &self,
         method: &Method,
         uri: &Uri,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         body: Bytes,
         service: Option<&Service>,
         deadline: Instant,
@@ -418,13 +416,11 @@ impl Network {
             *request.uri_mut() = uri.clone();
             *request.headers_mut() = headers.clone();
             let connection = capture_connection(&mut request);
-            let answer = tokio::time::timeout_at(deadline, client.request(request)).await;
-            let used = used(&connection);
-            match answer {
+            match tokio::time::timeout_at(deadline, client.request(request)).await {
                 // Without a connection nothing has left.
-                Err(_) => return Err(late(used.is_some())),
+                Err(_) => return Err(late(used(&connection).is_some())),
                 // It was closed while it was idle: the next attempt takes another one, in the end a fresh one.
-                Ok(Err(_)) if used.as_ref().is_some_and(Used::get) && repeatable(method, service) => {}
+                Ok(Err(_)) if used(&connection).as_ref().is_some_and(Used::get) && repeatable(method, service) => {}
                 Ok(Err(error)) => {
                     if let Some(refused) = refusal(&error) {
                         let why = format!("{} was not sent: {refused}", what());
@@ -435,7 +431,7 @@ impl Network {
                     return Err(NoAnswer { problem, certainty, verdict: Verdict::Failure });
                 }
                 Ok(Ok(response)) => {
-                    used.iter().for_each(Used::set);
+                    response.extensions().get().iter().for_each(|used: &&Used| used.set());
                     break response;
                 }
             }
@@ -455,8 +451,8 @@ impl Network {
             status: head.status,
             headers: head.headers,
             body,
-            uri: uri.to_string(),
-            sent: headers,
+            uri: uri.clone(),
+            sent: HeaderMap::new(),
             worked: false,
         })
     }
@@ -514,7 +510,7 @@ impl Network {
             let turn = self.enter(known.as_ref(), uri, false, due, || format!("GET {uri}")).await?;
             let limited = Instant::now() + self.0.options.call_timeout;
             let deadline = due.map_or(limited, |due| due.min(limited));
-            let result = self.exchange(&opened, HeaderMap::new(), service, deadline).await;
+            let result = self.exchange(&opened, Vec::new(), service, deadline).await;
             turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
             let answer = result.map_err(|n| n.problem)?;
             if !answer.status.is_success() {
@@ -591,74 +587,22 @@ fn rewritten(status: StatusCode, method: &Method) -> bool {
         || matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && *method == Method::POST
 }
 
-/// Headers of Pavane's own. The trace belongs to the instance, the span to this attempt of this call. What is not
-/// answered by `deadline` is not waited for: a service need not begin what it cannot end by then.
-fn own_headers(context: &Context, call: &Call, watched: &Watched, deadline: Instant) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let mut set = |name: &'static str, value: &str| {
-        // Keys and ids are ASCII; a reference may not be, and other bytes in a header mean something else to everybody.
-        let value = match value.is_ascii() {
-            true => HeaderValue::from_str(value),
-            false => HeaderValue::from_str(&utf8_percent_encode(value, HEADER).to_string()),
-        };
-        if let Ok(value) = value {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    set("idempotency-key", &call.key);
-    set("pavane-instance", &context.instance);
-    set("pavane-task", &call.reference);
-    set("pavane-attempt", &call.attempt.to_string());
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-    set("pavane-deadline", &crate::now().plus_millis(i64::try_from(left).unwrap_or(i64::MAX)).to_string());
-    if let Some(forward) = &call.compensates {
-        set("pavane-compensates", forward);
-    }
-    if let Some(url) = &context.callback {
-        set(CALLBACK, url);
-    }
-    set("traceparent", &watched.parent().to_string());
-    if let Some(state) = context.trace.as_ref().and_then(|trace| trace.state.as_deref()) {
-        set("tracestate", state);
-    }
-    headers
-}
-
-/// Headers the author gave, and the credentials.
-fn author_headers(request: &HttpRequest) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &request.headers {
-        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` cannot be the name of a header"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("the header `{name}` cannot have this value"))?;
-        headers.append(header, value);
-    }
-    let authorization = match &request.authentication {
-        Some(Credentials::Basic { username, password }) => {
-            Some(format!("Basic {}", BASE64.encode(format!("{username}:{password}"))))
-        }
-        Some(Credentials::Bearer { token }) => Some(format!("Bearer {token}")),
-        None => None,
-    };
-    if let Some(authorization) = authorization {
-        let value = HeaderValue::from_str(&authorization).map_err(|_| "the credentials cannot be a header")?;
-        headers.insert(AUTHORIZATION, value);
-    }
-    Ok(headers)
-}
-
 /// Where a request goes: a service's base URL takes the place of its name.
 fn target(request: &HttpRequest, service: Option<&Service>) -> Result<Uri, String> {
-    let mut text = request.uri.clone();
-    if let Some(service) = service {
-        let after_scheme = text.find("://").map_or(0, |at| at + 3);
-        let rest = text[after_scheme..].find(['/', '?']).map_or("", |at| &text[after_scheme + at..]);
-        text = format!("{}{rest}", service.base());
-    }
+    let mut text = match service {
+        Some(service) => {
+            let named = request.uri.as_str();
+            let after_scheme = named.find("://").map_or(0, |at| at + 3);
+            let rest = named[after_scheme..].find(['/', '?']).map_or("", |at| &named[after_scheme + at..]);
+            [service.base(), rest].concat()
+        }
+        None => request.uri.clone(),
+    };
     for (name, value) in &request.query {
         text.push(if text.contains('?') { '&' } else { '?' });
         text.push_str(&format!("{}={}", utf8_percent_encode(name, QUERY), utf8_percent_encode(value, QUERY)));
     }
-    let uri: Uri = text.parse().map_err(|e| format!("`{text}` is no URI: {e}"))?;
+    let uri = Uri::try_from(text.as_str()).map_err(|e| format!("`{text}` is no URI: {e}"))?;
     if uri.authority().is_none() {
         return Err(format!("`{text}` names no host"));
     }
@@ -763,7 +707,7 @@ fn response(request: &HttpRequest, answer: &Answer, content: Value) -> Value {
             "request",
             Value::object([
                 ("method", Value::text(request.method.to_lowercase())),
-                ("uri", Value::text(&answer.uri)),
+                ("uri", Value::text(answer.uri.to_string())),
                 ("headers", map(&answer.sent)),
             ]),
         ),

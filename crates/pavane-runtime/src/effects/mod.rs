@@ -2,6 +2,7 @@
 
 mod egress;
 mod gate;
+mod headers;
 mod http;
 mod network;
 mod openapi;

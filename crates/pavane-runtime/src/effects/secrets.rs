@@ -3,6 +3,7 @@
 //! The core seals a secret as a marker (see `pavane_core::engine::secret`); here is the only place where it becomes the
 //! value again, and nothing that was opened is logged or stored.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pavane_core::Value;
@@ -53,12 +54,20 @@ fn lookup(marker: &str, secrets: &Secrets) -> Result<String, String> {
     }
 }
 
-/// Opens every marker of a request.
-pub(super) fn open_request(request: &HttpRequest, secrets: &Secrets) -> Result<HttpRequest, String> {
+/// Opens every marker of a request. Most have none, and are sent as they are.
+pub(super) fn open_request<'a>(request: &'a HttpRequest, secrets: &Secrets) -> Result<Cow<'a, HttpRequest>, String> {
+    let mut texts = request.headers.iter().chain(&request.query).flat_map(|(name, value)| [name, value]);
+    let plain = request.authentication.is_none()
+        && !request.uri.contains(OPEN)
+        && !texts.any(|text| text.contains(OPEN))
+        && !request.body.as_ref().is_some_and(secret::is_sealed);
+    if plain {
+        return Ok(Cow::Borrowed(request));
+    }
     let pairs = |pairs: &[(String, String)]| -> Result<Vec<(String, String)>, String> {
         pairs.iter().map(|(name, value)| Ok((name.clone(), open(value, secrets)?))).collect()
     };
-    Ok(HttpRequest {
+    Ok(Cow::Owned(HttpRequest {
         method: request.method.clone(),
         uri: open(&request.uri, secrets)?,
         headers: pairs(&request.headers)?,
@@ -67,7 +76,7 @@ pub(super) fn open_request(request: &HttpRequest, secrets: &Secrets) -> Result<H
         output: request.output,
         redirect: request.redirect,
         authentication: request.authentication.as_ref().map(|c| open_credentials(c, secrets)).transpose()?,
-    })
+    }))
 }
 
 fn open_credentials(credentials: &Credentials, secrets: &Secrets) -> Result<Credentials, String> {

@@ -1,5 +1,6 @@
 //! A call as it is counted and traced: the client's side of an HTTP exchange, by OpenTelemetry's semantic conventions.
 
+use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
 use http::Uri;
@@ -22,7 +23,7 @@ pub(super) struct Watched {
 /// How a call ended.
 pub(super) enum Ended<'a> {
     /// With a status, from a URI.
-    Answered(u16, &'a str),
+    Answered(u16, &'a Uri),
     /// Without an answer in time.
     Late,
     /// Without an answer.
@@ -48,9 +49,8 @@ impl Watched {
     /// It has ended.
     pub fn end(self, watch: &Watch, call: &Call, request: &HttpRequest, service: Option<&Service>, ended: Ended<'_>) {
         let took = self.began.elapsed();
-        let asked: Option<Uri> = request.uri.parse().ok();
-        let host = asked.as_ref().and_then(Uri::host).unwrap_or_default();
-        let name = service.map_or(host, |service| service.name.as_str());
+        let host = || request.uri.parse().ok().and_then(|uri: Uri| uri.host().map(str::to_owned)).unwrap_or_default();
+        let name = service.map_or_else(|| Cow::Owned(host()), |service| Cow::Borrowed(service.name.as_str()));
         let code = match ended {
             Ended::Answered(status @ 100..=599, _) => {
                 ["1xx", "2xx", "3xx", "4xx", "5xx"][usize::from(status / 100) - 1]
@@ -58,9 +58,9 @@ impl Watched {
             Ended::Late => "timeout",
             Ended::Answered(..) | Ended::Failed => "failed",
         };
-        watch.services.of(name).call(code, took.as_secs_f64(), self.trace.exemplar());
+        watch.services.of(&name).call(code, took.as_secs_f64(), self.trace.exemplar());
         if self.trace.is_recorded(&watch.spans) {
-            watch.spans.offer(self.span(took, call, request, name, &ended));
+            watch.spans.offer(self.span(took, call, request, &name, &ended));
         }
     }
 
@@ -73,8 +73,8 @@ impl Watched {
         ended: &Ended<'_>,
     ) -> Span {
         let uri = match ended {
-            Ended::Answered(_, uri) => uri,
-            Ended::Late | Ended::Failed => request.uri.as_str(),
+            Ended::Answered(_, uri) => Cow::Owned(uri.to_string()),
+            Ended::Late | Ended::Failed => Cow::Borrowed(request.uri.as_str()),
         };
         // A query may hold what is secret, and so may what stands before a host.
         let uri = uri.split(['?', '#']).next().unwrap_or_default();

@@ -142,7 +142,7 @@ fn a_panicking_acknowledgement_does_not_stop_the_writer() {
 #[test]
 fn a_full_disk_stops_the_writing_and_loses_nothing() {
     let (_directory, path) = place();
-    let store = Sqlite::open_with(&path, &Settings { wait: Duration::ZERO, max_pages: Some(60) }).unwrap();
+    let store = Sqlite::open_with(&path, &Settings { max_pages: Some(60), ..Settings::usual(Duration::ZERO) }).unwrap();
     put(&store, vec![start("i", "[]")]).unwrap();
     let payload = "x".repeat(40_000);
     let (acknowledged, error) =
@@ -258,12 +258,32 @@ fn a_file_of_a_newer_program_is_refused() {
     assert!(matches!(error, Error::Newer { found: 7, known: 4, .. }), "{error}");
 }
 
+/// The log is moved while others write: it begins anew again and again, and what was acknowledged is all there.
+#[test]
+fn the_log_stays_short_while_instances_step() {
+    const PAGES: u32 = 40;
+    let (_directory, path) = place();
+    let store = Sqlite::open_with(&path, &Settings { log_pages: PAGES, ..Settings::usual(Duration::ZERO) }).unwrap();
+    let payload = format!("[\"{}\"]", "x".repeat(5_000));
+    put(&store, vec![start("i", &payload)]).unwrap();
+    // Each transaction writes some three pages, of which one is new.
+    let steps = 3_000;
+    for seq in 2..=steps {
+        put(&store, vec![step("i", seq, &payload)]).unwrap();
+    }
+    let bytes = |name: &str| path.with_file_name(name).metadata().unwrap().len();
+    let log = bytes("pavane.db-wal") / u64::try_from(PAGE_BYTES).unwrap();
+    assert!(log < 1_000, "the log came to {log} pages");
+    drop(store);
+    assert_eq!(open(&path).journal("i", 0, usize::MAX).unwrap().len() as u64, steps);
+}
+
 /// A commit is acknowledged when it is on the disk, not when the operating system has it.
 #[test]
 fn the_writer_waits_for_the_disk() {
     let (_directory, path) = place();
     let connection = Connection::open(&path).unwrap();
-    prepare(&connection, &Settings { wait: Duration::ZERO, max_pages: None }).unwrap();
+    prepare(&connection, &Settings::usual(Duration::ZERO)).unwrap();
     let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
     assert_eq!((journal.as_str(), synchronous), ("wal", 2), "2 is FULL");

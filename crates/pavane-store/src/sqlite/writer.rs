@@ -18,6 +18,7 @@ use pavane_watch::{COUNTS, Histogram, Reading, SECONDS};
 use rusqlite::Connection;
 
 use super::lock::Lock;
+use super::mover::Mover;
 use super::place::Place;
 use super::{Stats, failed};
 use crate::{Commit, Deployed, Done, Error, batch};
@@ -32,7 +33,7 @@ const GROUP: usize = 4_096;
 const BUSY: usize = 4;
 
 /// How long it waits: as long as about one sync of a fast disk.
-const GATHER: Duration = Duration::from_micros(200);
+const GATHER: Duration = Duration::from_micros(300);
 
 /// The writer thread as the store holds it.
 #[derive(Debug)]
@@ -91,13 +92,15 @@ struct Session<'c> {
 
 impl Writer {
     /// Starts the thread. It owns the connection and the lock: the lock is let go when the file is closed.
-    pub(super) fn start(connection: Connection, lock: Lock, path: String) -> Result<Writer, Error> {
+    pub(super) fn start(connection: Connection, mover: Mover, lock: Lock, path: String) -> Result<Writer, Error> {
         let (jobs, queue) = mpsc::channel();
         let counters = Arc::new(Counters::default());
         let thread = std::thread::Builder::new().name("pavane-store".into()).spawn({
             let (path, counters) = (path.clone(), Arc::clone(&counters));
             move || {
                 write(&connection, &path, &counters, &queue);
+                // The last connection to close moves what is left of the log into the file: this one.
+                drop(mover);
                 if let Err((_, error)) = connection.close() {
                     tracing::warn!(path, %error, "the store was not closed in order; the next start recovers it");
                 }

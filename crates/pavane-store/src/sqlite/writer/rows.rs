@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use memchr::memmem::Finder;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
@@ -124,6 +124,8 @@ pub(super) struct Rows<'c> {
     live: HashMap<Place, HashMap<String, Known>>,
     /// Messages on their way that were sent lately, by position: where their text is.
     sent: HashMap<i64, (i64, Arc<str>)>,
+    /// Messages that their receivers have taken away, of which their senders are to tell yet.
+    taken: HashSet<i64>,
     /// Instances that the check of the batch under way did not find.
     absent: Vec<String>,
     /// Locations by their names, as far as they were asked for.
@@ -187,6 +189,7 @@ impl<'c> Rows<'c> {
             observe: connection.prepare(OBSERVE)?,
             live: HashMap::default(),
             sent: HashMap::default(),
+            taken: HashSet::default(),
             absent: Vec::new(),
             names: HashMap::default(),
         })
@@ -386,6 +389,10 @@ impl<'c> Rows<'c> {
         };
         let Some(message) = found else { return Ok(None) };
         self.gone.execute([position])?;
+        if self.taken.len() >= SENT {
+            self.taken.clear();
+        }
+        self.taken.insert(position);
         Ok(Some(Apart { payload, message, tail: rest }))
     }
 
@@ -415,8 +422,10 @@ impl<'c> Rows<'c> {
             bytes += weight(&message.envelope);
         }
         for position in &commit.delivered {
-            // Nothing, when its receiver has taken it.
             let position = place.key(*position);
+            if self.taken.remove(&position) {
+                continue;
+            }
             self.sent.remove(&position);
             self.delivered.execute([position])?;
             self.gone.execute([position])?;
