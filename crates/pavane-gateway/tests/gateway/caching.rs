@@ -16,6 +16,7 @@ async fn served(service: &Service, more: &str) -> Served {
 const CACHED: &str = "  - { match: { path: '/c/*' }, service: a, cache: 60s }
   - { match: { path: '/short' }, service: a, cache: 1s }
   - { match: { path: '/known' }, service: a, cache: 60s, auth: [key] }
+  - { match: { path: '/hasty' }, service: a, cache: 60s, timeout: 1s }
 ";
 
 #[tokio::test]
@@ -101,6 +102,19 @@ async fn many_who_ask_at_once_are_one_fetch() {
     let all = futures_util::future::join_all((0..20).map(|_| served.ask("GET", "/c/never", &slow, "")));
     tokio::time::timeout(Duration::from_secs(8), all).await.expect("one after the other takes ten seconds");
     assert_eq!(service.hits(), 1 + 20);
+}
+
+#[tokio::test]
+async fn a_wait_for_somebody_elses_fetch_is_not_the_services_time() {
+    let service = Service::start("a").await;
+    let served = served(&service, CACHED).await;
+    // What the first gets cannot be kept: the second asks for itself, 0.7 of its second later.
+    let slow = [("x-delay", "700"), ("x-echo-cache-control", "no-store")];
+    let ask = || served.ask("GET", "/hasty", &slow, "");
+    let (first, second) = tokio::join!(ask(), ask());
+    assert_eq!((first.status, second.status, service.hits()), (200, 200, 2));
+    let late = [("x-delay", "1500"), ("x-echo-cache-control", "no-store")];
+    assert_eq!(served.ask("GET", "/hasty", &late, "").await.status, 504);
 }
 
 #[tokio::test]

@@ -44,18 +44,24 @@ impl Mover {
             format!("the thread that moves its log cannot be started ({e}): allow this user more threads")
         })?;
         let (handle, seen) = (thread.thread().clone(), stage.clone());
+        let mut due = pages;
         let committed = move |log: &mut Wal, length: std::ffi::c_int| {
-            if u32::try_from(length).is_ok_and(|length| length < pages) {
+            let length = u32::try_from(length).unwrap_or_default();
+            if length < pages {
+                due = pages;
                 return Ok(());
             }
             match seen.load(Ordering::Acquire) {
-                RESTS => {
+                RESTS if length >= due => {
+                    // What cannot be moved now (the disk is full, somebody reads what was there long ago) is not tried again
+                    // with each transaction.
+                    due = length.saturating_add(pages / 4);
                     seen.store(MOVES, Ordering::Release);
                     handle.unpark();
                 }
                 REST_IS_LEFT => {
                     seen.store(RESTS, Ordering::Release);
-                    // What fails is tried again after the next transaction; that one would tell of a disk that is full.
+                    // What fails is tried again, too, and a transaction would tell of a disk that is full.
                     drop(log.checkpoint());
                 }
                 _ => {}
