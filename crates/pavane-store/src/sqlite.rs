@@ -1,7 +1,7 @@
 //! The durable store: one SQLite file, one thread that writes it, a few connections that read it.
 //!
-//! [`Sqlite::open`] takes the lock (`lock`), brings the schema up to date (`schema`) and starts the writer (`writer`);
-//! reads go through a small pool (`reader`). A file can hold the stores of several locations ([`Sqlite::location`]): what
+//! [`Sqlite::open`] takes the lock (`lock`), brings the schema up to date (`schema`) and starts the writer (`writer`), beside
+//! which the log is moved into the file (`mover`); reads go through a small pool (`reader`). A file can hold the stores of several locations ([`Sqlite::location`]): what
 //! they write shares transactions, and each sees its own (`place`). The text of a message between two of them is written once. This module holds what they share: how a
 //! connection is set up and how SQLite's errors are told to an operator. It must know no workflow rule and start no
 //! second writer.

@@ -26,6 +26,9 @@ const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 /// More headers than most calls have of Pavane's own.
 const USUAL: usize = 8;
 
+/// Headers of an author: services take some hundred at most, and a map of headers has an end, too.
+const MAX_HEADERS: usize = 1_000;
+
 /// What a header may not hold as it is, apart from what is not ASCII.
 const HEADER: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -65,6 +68,9 @@ pub(super) fn own(context: &Context, call: &Call, watched: &Watched, deadline: I
 
 /// Headers the author gave, and the credentials, with room for as many `more`.
 pub(super) fn of_author(request: &HttpRequest, more: usize) -> Result<HeaderMap, String> {
+    if request.headers.len() > MAX_HEADERS {
+        return Err(format!("{} headers are more than the {MAX_HEADERS} that a call may have", request.headers.len()));
+    }
     // A body has a type, and the client names the host.
     let mut headers = HeaderMap::with_capacity(request.headers.len() + more + 3);
     for (name, value) in &request.headers {
@@ -84,4 +90,29 @@ pub(super) fn of_author(request: &HttpRequest, more: usize) -> Result<HeaderMap,
         headers.insert(AUTHORIZATION, value);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_so_many_headers_and_no_more() {
+        let with = |count: usize| {
+            let request = HttpRequest {
+                method: "GET".into(),
+                uri: "http://a/".into(),
+                headers: (0..count).map(|n| (format!("x-{n}"), "v".to_owned())).collect(),
+                query: Vec::new(),
+                body: None,
+                output: pavane_core::definition::CallOutput::Content,
+                redirect: false,
+                authentication: None,
+            };
+            of_author(&request, USUAL).map(|headers| headers.len())
+        };
+        assert_eq!(with(MAX_HEADERS), Ok(MAX_HEADERS));
+        let told = with(100_000).unwrap_err();
+        assert_eq!(told, "100000 headers are more than the 1000 that a call may have");
+    }
 }
