@@ -1,7 +1,7 @@
 //! Moving the log into the file, beside the writer.
 //!
 //! SQLite's own way is that the transaction which makes the log long enough also moves it: everybody who waits for that
-//! transaction, or for one behind it, waits for some ten thousand pages and for their fsync, too. Here a thread with a
+//! transaction, or for one behind it, waits for thousands of pages and for their fsync, too. Here a thread with a
 //! connection of its own moves the log while the writer goes on. Meanwhile the log grows; that small rest is moved by the
 //! writer, between two transactions, because only a log that is moved whole begins anew. How a log is moved, and what a
 //! crash in the middle of it means, is SQLite's affair alone.
