@@ -7,17 +7,20 @@
 //! receivers pass it over.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ahash::HashMap;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use pavane_store::{Commit, Error, Outgoing, Store};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{Bus, Refusal};
+use crate::{Bus, Handing, Refusal};
 
 /// Messages read from the store in one go.
 const PAGE: usize = 256;
@@ -92,12 +95,16 @@ struct Returned {
     result: Result<(), Refusal>,
 }
 
+/// A message that is being published. These are driven by the relay itself: a task for each would cost more than what is done
+/// in it.
+type Publishing = Pin<Box<dyn Future<Output = Returned> + Send>>;
+
 struct Run {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
     progress: Arc<Tally>,
     lanes: HashMap<String, Lane>,
-    publishing: JoinSet<Returned>,
+    publishing: FuturesUnordered<Publishing>,
     /// Messages that wait for their own time.
     later: BTreeMap<(Instant, u64), Waiting>,
     /// Messages up to this position are those of an earlier process.
@@ -144,7 +151,7 @@ impl Relay {
             bus,
             progress: self.progress.clone(),
             lanes: HashMap::default(),
-            publishing: JoinSet::new(),
+            publishing: FuturesUnordered::new(),
             later: BTreeMap::new(),
             left,
             seen: 0,
@@ -163,10 +170,10 @@ impl Relay {
             tokio::select! {
                 done = forgotten(&mut run.forgetting) => done?,
                 () = self.wake.notified() => {}
-                Some(returned) = run.publishing.join_next(), if !run.publishing.is_empty() => {
-                    run.returned(returned.ok());
-                    while let Some(returned) = run.publishing.try_join_next() {
-                        run.returned(returned.ok());
+                Some(returned) = run.publishing.next(), if !run.publishing.is_empty() => {
+                    run.returned(returned);
+                    while let Some(Some(returned)) = run.publishing.next().now_or_never() {
+                        run.returned(returned);
                     }
                 }
                 () = tokio::time::sleep_until(next) => {}
@@ -238,16 +245,18 @@ impl Run {
         Ok(())
     }
 
-    async fn page(&self, after: u64) -> Result<Vec<(u64, Outgoing)>, Error> {
-        let store = self.store.clone();
+    fn page(&self, after: u64) -> impl Future<Output = Result<Vec<(u64, Outgoing)>, Error>> + use<> {
+        let (store, left) = (self.store.clone(), self.left);
         let read = tokio::task::spawn_blocking(move || store.outgoing(after, PAGE));
-        // The runtime is going down: nothing more is published.
-        let mut page = read.await.unwrap_or(Ok(Vec::new()))?;
-        for (position, message) in &mut page {
-            // The process before this one may have handed it over and not lived to note it.
-            message.redelivered = *position <= self.left;
+        async move {
+            // The runtime is going down: nothing more is published.
+            let mut page = read.await.unwrap_or(Ok(Vec::new()))?;
+            for (position, message) in &mut page {
+                // The process before this one may have handed it over and not lived to note it.
+                message.redelivered = *position <= left;
+            }
+            Ok(page)
         }
-        Ok(page)
     }
 
     fn publish(&mut self) {
@@ -272,14 +281,14 @@ impl Run {
                 // Handed over whole, so that its receiver need not copy it. Should it come back, the envelope is enough.
                 let content = waiting.message.content.take();
                 let handing = self.bus.publish(Outgoing { content, ..waiting.message.clone() });
-                self.publishing.spawn(async move { Returned { waiting, result: handing.await } });
+                self.publishing.push(Box::pin(publish(waiting, handing)));
             }
         }
     }
 
-    /// What became of a message; nothing when its task was cut, which happens when the process ends.
-    fn returned(&mut self, returned: Option<Returned>) {
-        let Some(Returned { mut waiting, result }) = returned else { return };
+    /// What became of a message.
+    fn returned(&mut self, returned: Returned) {
+        let Returned { mut waiting, result } = returned;
         let receiver = waiting.message.to.clone();
         let Some(lane) = self.lanes.get_mut(&receiver) else { return };
         lane.in_flight -= 1;
@@ -361,6 +370,13 @@ impl Run {
         let forget_at = self.forget_at.filter(|_| self.forgetting.is_none());
         lanes.chain(later).chain(forget_at).min().unwrap_or(far)
     }
+}
+
+/// Waits until a message was taken. A receiver that panics must not take the others' messages with it.
+async fn publish(waiting: Waiting, handing: Handing) -> Returned {
+    let result = AssertUnwindSafe(handing).catch_unwind().await;
+    let result = result.unwrap_or_else(|_| Err(Refusal::Later("its receiver panicked".into())));
+    Returned { waiting, result }
 }
 
 /// Resolves when what is being forgotten is gone; never when nothing is.

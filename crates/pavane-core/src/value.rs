@@ -1,10 +1,13 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
 pub(crate) mod json;
+pub(crate) mod noted;
 pub(crate) mod once;
 pub(crate) mod text;
 
 use std::fmt;
+
+pub use noted::Texts;
 
 use jaq_json::{Map, Num, Rc, Val};
 use serde::de::{Deserialize, Deserializer, Error};

@@ -24,6 +24,7 @@ use pavane_core::engine::{
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
 use pavane_core::record::{ServiceTask, Status, WorkflowInstance};
+use pavane_core::value::Texts;
 use pavane_core::{Problem, Timestamp, Value};
 use pavane_store::{Commit, Due, Outgoing, Store, Taken};
 use pavane_watch::Span;
@@ -185,6 +186,8 @@ struct Active {
     held: Vec<(u64, Box<dyn FnOnce() + Send>)>,
     /// A step that waits for the outcome of its call, to be durable together with it.
     waiting: Option<hop::Waiting>,
+    /// Texts of values in its last step: the next one may hold them, too.
+    texts: Texts,
     /// Its number among those that began in this process; unknown of one that came back from the store.
     born: Option<u64>,
     /// The number of its rest, while a token of it is elsewhere and may soon be back.
@@ -476,6 +479,7 @@ impl Driver {
             (position, Outgoing { to, envelope, content: Some(Arc::new(content)), redelivered: false })
         };
         let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
+        let texts = active.texts.follow(step.texts);
         self.continuations.push(Continuation {
             id: id.to_owned(),
             answer,
@@ -497,6 +501,7 @@ impl Driver {
             publish: step.publish,
             send,
             taken,
+            texts,
             ..Commit::default()
         });
     }
@@ -834,6 +839,7 @@ impl Active {
             uncommitted: 0,
             held: Vec::new(),
             waiting: None,
+            texts: Texts::default(),
             born: None,
             resting: None,
         }

@@ -20,6 +20,7 @@ use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
 use pavane_core::event::CloudEvent;
 use pavane_core::record::{JournalEntry, ServiceTask, Status, WorkflowInstance};
+use pavane_core::value::Texts;
 
 /// Everything one step of one instance makes durable, atomically.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,8 @@ pub struct Commit {
     /// What was done at other locations, copied for those who ask here. It may belong to any instances; what belongs to
     /// none that is here is passed over.
     pub observed: Vec<Observed>,
+    /// Texts of values in it that are known: they need not be written again.
+    pub texts: Texts,
 }
 
 /// A message from another location, as the payload of the step that it led to holds it. A store in which both are may write

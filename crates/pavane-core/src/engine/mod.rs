@@ -44,7 +44,8 @@ use crate::problem::Problem;
 use crate::program::Program;
 use crate::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use crate::time::Timestamp;
-use crate::value::{Value, json};
+use crate::value::noted::noting;
+use crate::value::{Texts, Value, json};
 
 /// About how long the events of a step are, written.
 const EVENTS: usize = 2_048;
@@ -68,6 +69,8 @@ pub struct Step {
     pub send: Vec<Message>,
     /// Messages that were larger than [`Host::max_token`] allows, so that their tasks failed.
     pub oversize: u32,
+    /// Texts of values in the step, as its journal entry has them.
+    pub texts: Texts,
 }
 
 /// When an instance must be looked at without an input.
@@ -130,6 +133,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
     let Machine { events, tasks, publish, send, oversize, .. } = machine;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
+    let (payload, texts) = noting(|| written(&events));
     let entry = JournalEntry {
         workflow_instance_id: id.clone(),
         seq: state.seq + 1,
@@ -139,7 +143,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         service_task_id: cause.run.map(|run| format!("{id}:{run}")),
         correlation_id: state.correlation_id().to_owned(),
         causation_id: cause.causation,
-        payload: written(&events),
+        payload,
     };
     let subscriptions = match (before.status, state.ended.is_some()) {
         _ if !host.here.is_engine() => None,
@@ -149,7 +153,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         _ => None,
     };
     let instance = (before != after).then(|| state.record(program));
-    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send, oversize })
+    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send, oversize, texts })
 }
 
 /// Events as JSON.
@@ -207,11 +211,13 @@ impl Step {
         payload.push(',');
         payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
         let (mut events, mut tasks, mut publish, mut send) = (self.events, self.tasks, self.publish, self.send);
+        let mut texts = self.texts;
         events.push(later);
         events.extend(rest.events);
         tasks.extend(rest.tasks);
         publish.extend(rest.publish);
         send.extend(rest.send);
+        texts.extend(rest.texts);
         let (subject, service_task_id) = (rest.entry.subject, rest.entry.service_task_id);
         Step {
             entry: JournalEntry { payload, subject, service_task_id, ..self.entry },
@@ -222,6 +228,7 @@ impl Step {
             publish,
             send,
             oversize: self.oversize + rest.oversize,
+            texts,
         }
     }
 }

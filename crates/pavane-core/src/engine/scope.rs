@@ -45,12 +45,18 @@ impl<'a> Scope<'a> {
     /// Evaluates an expression; secrets in the result are sealed.
     pub fn expression(&self, expression: &Expression, input: &Value) -> Result<Value, Problem> {
         let value = expression.evaluate(input, self).map_err(|fault| self.problem(fault))?;
+        if expression.only_copies() {
+            return Ok(value);
+        }
         Ok(self.sealed(value, input, expression.names("secrets")))
     }
 
     /// Fills a template; secrets in the result are sealed.
     pub fn template(&self, template: &Template, input: &Value) -> Result<Value, Problem> {
         let value = template.evaluate(input, self).map_err(|fault| self.problem(fault))?;
+        if template.only_copies() {
+            return Ok(value);
+        }
         Ok(self.sealed(value, input, template.names("secrets")))
     }
 

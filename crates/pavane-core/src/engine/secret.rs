@@ -74,7 +74,7 @@ pub(super) fn confine<'a>(value: Value, sources: impl Iterator<Item = &'a Value>
 fn holds(value: &Val) -> bool {
     match value {
         // Both characters begin with these two bytes.
-        Val::TStr(bytes) => bytes.contains(&0xEF) && text(bytes).contains([OPEN, CLOSE]),
+        Val::TStr(bytes) => !bytes.is_ascii() && bytes.contains(&0xEF) && text(bytes).contains([OPEN, CLOSE]),
         Val::Arr(items) => items.iter().any(holds),
         Val::Obj(map) => map.iter().any(|(key, item)| holds(key) || holds(item)),
         _ => false,

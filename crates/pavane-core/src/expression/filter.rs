@@ -108,6 +108,15 @@ impl Expression {
         self.names.iter().any(|n| n == name)
     }
 
+    /// Whether every text in what it gives stands in the data of the task, or is one of its own of ASCII characters: it
+    /// puts none together.
+    pub fn only_copies(&self) -> bool {
+        match &self.code {
+            Code::Plain(plain) => plain.only_copies(),
+            Code::Filter(merge, _) => merge.as_ref().is_some_and(Merge::only_copies),
+        }
+    }
+
     /// Whether its value may differ between two evaluations of the same step on the same data: it names the time, or
     /// what this host says of itself.
     pub fn is_fleeting(&self) -> bool {

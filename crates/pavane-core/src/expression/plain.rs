@@ -70,6 +70,14 @@ impl Plain {
         }
     }
 
+    /// Whether every text in what it gives stands in the data of the task, or is one of its own of ASCII characters.
+    pub fn only_copies(&self) -> bool {
+        match self {
+            Plain::Constant(value) => value.as_str().is_none_or(str::is_ascii),
+            Plain::Path(argument, _) => matches!(argument.as_deref(), None | Some("input" | "output" | "context")),
+        }
+    }
+
     pub fn evaluate(&self, input: &Value, arguments: &dyn Arguments) -> Result<Value, Fault> {
         match self {
             Plain::Constant(value) => Ok(value.clone()),
@@ -89,6 +97,16 @@ impl Merge {
         let mut objects = Vec::new();
         collect(term, &mut objects)?;
         Some(Merge(objects))
+    }
+
+    /// As for [`Plain::only_copies`], also when it is jq that merges: with an object among them, what is no object is an error or
+    /// nothing.
+    pub fn only_copies(&self) -> bool {
+        let made = self.0.iter().any(|object| matches!(object, Object::New(_)));
+        made && self.0.iter().all(|object| match object {
+            Object::Known(known) => known.only_copies(),
+            Object::New(members) => members.iter().all(|(name, member)| name.is_ascii() && member.only_copies()),
+        })
     }
 
     /// The merged object; nothing when it is jq's to say what comes of it.
@@ -170,6 +188,36 @@ mod tests {
 
         fn now(&self) -> Timestamp {
             Timestamp(0)
+        }
+    }
+
+    #[test]
+    fn what_puts_no_texts_together_is_told_from_what_may() {
+        let known = ["input", "output", "context", "secrets", "workflow", "item"];
+        for (text, copies) in [
+            (".", true),
+            (".id", true),
+            ("$context.a.b", true),
+            ("\"x\"", true),
+            ("7", true),
+            ("$input + { id: .id, n: 1, s: \"x\" }", true),
+            (". + {}", true),
+            ("{ a: $output }", true),
+            // Two texts become one.
+            ("$input + .id", false),
+            (".a + \"x\"", false),
+            ("\"a\\(.b)\"", false),
+            (".a | tostring", false),
+            ("$secrets.k", false),
+            ("{ k: $secrets.k }", false),
+            // What the author wrote, and variables that may hold anything.
+            ("$workflow.definition.do", false),
+            ("$item", false),
+            ("\"\u{fdd0}k\u{fdd1}\"", false),
+            ("{ \"\u{fdd0}k\u{fdd1}\": 1 }", false),
+            ("{ k: \"\u{fdd0}k\u{fdd1}\" }", false),
+        ] {
+            assert_eq!(Expression::compile(text, &known).unwrap().only_copies(), copies, "{text}");
         }
     }
 

@@ -6,7 +6,10 @@ use crate::value::Value;
 
 /// Data with compiled expressions in it.
 #[derive(Debug)]
-pub struct Template(Part);
+pub struct Template {
+    part: Part,
+    only_copies: bool,
+}
 
 #[derive(Debug)]
 enum Part {
@@ -34,17 +37,27 @@ impl Template {
     ) -> Result<Template, Vec<(Source, CompileError)>> {
         let mut errors = Vec::new();
         let part = compile(template, variables, &mut errors);
-        if errors.is_empty() { Ok(Template(part)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Template::of(part)) } else { Err(errors) }
     }
 
     /// A template that gives `value`.
     pub fn literal(value: Value) -> Template {
-        Template(Part::Literal(value))
+        Template::of(Part::Literal(value))
+    }
+
+    fn of(part: Part) -> Template {
+        let only_copies = part.only_copies();
+        Template { part, only_copies }
+    }
+
+    /// As for [`Expression::only_copies`].
+    pub fn only_copies(&self) -> bool {
+        self.only_copies
     }
 
     /// The value of a template without expressions.
     pub fn as_literal(&self) -> Option<&Value> {
-        match &self.0 {
+        match &self.part {
             Part::Literal(value) => Some(value),
             _ => None,
         }
@@ -52,12 +65,12 @@ impl Template {
 
     /// Whether any expression of it names `$name`.
     pub fn names(&self, name: &str) -> bool {
-        self.0.any(&|expression| expression.names(name))
+        self.part.any(&|expression| expression.names(name))
     }
 
     /// Whether any expression of it [is fleeting](Expression::is_fleeting).
     pub fn is_fleeting(&self) -> bool {
-        self.0.any(&Expression::is_fleeting)
+        self.part.any(&Expression::is_fleeting)
     }
 
     /// Fills the template. Results are never evaluated again.
@@ -65,7 +78,7 @@ impl Template {
     /// # Errors
     /// The first expression that fails.
     pub fn evaluate(&self, input: &Value, arguments: &dyn Arguments) -> Result<Value, Fault> {
-        self.0.evaluate(input, arguments)
+        self.part.evaluate(input, arguments)
     }
 }
 
@@ -108,6 +121,16 @@ impl Part {
             Part::Text(pieces) => pieces.iter().any(|p| matches!(p, Piece::Expression(e) if is(e))),
             Part::Map(entries) => entries.iter().any(|(_, part)| part.any(is)),
             Part::List(items) => items.iter().any(|part| part.any(is)),
+        }
+    }
+
+    fn only_copies(&self) -> bool {
+        match self {
+            Part::Literal(value) => value.to_json().is_ascii(),
+            Part::Expression(expression) => expression.only_copies(),
+            Part::Text(_) => false,
+            Part::Map(entries) => entries.iter().all(|(key, part)| key.is_ascii() && part.only_copies()),
+            Part::List(items) => items.iter().all(Part::only_copies),
         }
     }
 

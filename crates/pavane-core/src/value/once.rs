@@ -182,7 +182,7 @@ impl Writer {
 }
 
 /// What two values have in common when they are one value that was cloned.
-fn identity(value: &Val) -> Option<(usize, usize)> {
+pub(super) fn identity(value: &Val) -> Option<(usize, usize)> {
     match value {
         Val::Arr(items) => Some((items.as_ptr().addr(), items.len())),
         Val::Obj(map) => Some((std::ptr::from_ref::<Map>(map).addr(), 0)),

@@ -10,6 +10,8 @@ use std::cell::RefCell;
 use jaq_json::{Num, Val};
 use serde::ser::{Error, Serialize, SerializeStruct, Serializer};
 
+use super::noted;
+
 /// The name by which `serde_json` knows a struct whose only field is JSON text that is to be written as it stands: that of
 /// its own `RawValue`, which cannot borrow a text without reading all of it once more. A test holds it to that.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
@@ -46,7 +48,10 @@ pub(super) fn serialize<S: Serializer>(value: &Val, to: S) -> Result<S::Ok, S::E
     buffer.clear();
     write(value, &mut buffer);
     let done = match std::str::from_utf8(&buffer) {
-        Ok(text) => Raw(text).serialize(to),
+        Ok(text) => {
+            noted::note(value, text);
+            Raw(text).serialize(to)
+        }
         // All that is written is UTF-8.
         Err(error) => Err(S::Error::custom(error)),
     };
@@ -108,13 +113,34 @@ pub(super) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a string in which nothing is to be escaped.
+/// Writes a string in which nothing is to be escaped. Most are short, and those are copied without a call: in two pieces
+/// that overlap.
 #[inline]
 pub(super) fn write_plain(bytes: &[u8], out: &mut Vec<u8>) {
-    out.reserve(bytes.len() + 2);
-    out.push(b'"');
-    out.extend_from_slice(bytes);
-    out.push(b'"');
+    const Q: u8 = b'"';
+    let end = out.len() + 1 + bytes.len();
+    match (bytes, bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        ([], ..) => out.extend_from_slice(&[Q, Q]),
+        ([a], ..) => out.extend_from_slice(&[Q, *a, Q]),
+        ([a, b], ..) => out.extend_from_slice(&[Q, *a, *b, Q]),
+        ([a, b, c], ..) => out.extend_from_slice(&[Q, *a, *b, *c, Q]),
+        ([a, b, c, d, .., w, x, y, z] | [a @ w, b @ x, c @ y, d @ z], None, _) => {
+            out.extend_from_slice(&[Q, *a, *b, *c, *d]);
+            out.truncate(end - 4);
+            out.extend_from_slice(&[*w, *x, *y, *z, Q]);
+        }
+        (_, Some([a, b, c, d, e, f, g, h]), Some([s, t, u, v, w, x, y, z])) if bytes.len() <= 16 => {
+            out.extend_from_slice(&[Q, *a, *b, *c, *d, *e, *f, *g, *h]);
+            out.truncate(end - 8);
+            out.extend_from_slice(&[*s, *t, *u, *v, *w, *x, *y, *z, Q]);
+        }
+        _ => {
+            out.reserve(bytes.len() + 2);
+            out.push(Q);
+            out.extend_from_slice(bytes);
+            out.push(Q);
+        }
+    }
 }
 
 /// Writes a string that consists of these.
@@ -130,30 +156,32 @@ pub(crate) fn write_parts(parts: &[&str], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether these are ASCII characters of which JSON escapes none: eight at a time, as far as there are eight.
+/// Whether these are ASCII characters of which JSON escapes none: eight at a time, as far as there are eight. Texts are
+/// short: the last eight bytes overlap the ones before, and so do four and four of less than eight.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) if bytes.len() <= 16 => odd(*first) | odd(*last) == 0,
+        (_, Some(last)) => bytes.as_chunks::<8>().0.iter().fold(odd(*last), |all, word| all | odd(*word)) == 0,
+        _ => match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            (Some([a, b, c, d]), Some([e, f, g, h])) => odd([*a, *b, *c, *d, *e, *f, *g, *h]) == 0,
+            _ => bytes.iter().all(|byte| odd([*byte, b' ', b' ', b' ', b' ', b' ', b' ', b' ']) == 0),
+        },
+    }
+}
+
+/// Not zero when one of these is not ASCII, or is escaped in JSON.
+#[inline]
+fn odd(word: [u8; 8]) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     // Of an ASCII byte the high bit is set by taking away what is more than it: the lowest such byte is marked rightly, and
     // bytes above it may be marked wrongly, and then one is odd all the same.
-    let odd = |word: [u8; 8]| {
-        let word = u64::from_ne_bytes(word);
-        let control = word.wrapping_sub(ONES * 0x20);
-        let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
-        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-        (control | quote | backslash) & !word & HIGH | word & HIGH
-    };
-    // Texts are short: the last eight bytes overlap the ones before, and so do four and four of less than eight.
-    let last = match (bytes.last_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        (Some(last), ..) => *last,
-        (None, Some([a, b, c, d]), Some([e, f, g, h])) => [*a, *b, *c, *d, *e, *f, *g, *h],
-        _ => {
-            let at = |index: usize| bytes.get(index).copied().unwrap_or(b' ');
-            [at(0), at(1), at(2), b' ', b' ', b' ', b' ', b' ']
-        }
-    };
-    bytes.as_chunks::<8>().0.iter().fold(odd(last), |all, word| all | odd(*word)) == 0
+    let word = u64::from_ne_bytes(word);
+    let control = word.wrapping_sub(ONES * 0x20);
+    let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+    (control | quote | backslash) & !word & HIGH | word & HIGH
 }
 
 /// JSON has no infinities and no NaN: they become the largest finite numbers and `null`, as jq prints them.

@@ -10,10 +10,11 @@ mod support;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use pavane_core::Timestamp;
 use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{JournalEntry, Status};
-use pavane_core::{Timestamp, value::Value};
+use pavane_core::value::{Texts, Value};
 use pavane_store::{
     Commit, DeadLetter, Due, Error, History, Memory, OBSERVED, Observed, Outgoing, Query, Sqlite, Store,
 };
@@ -512,10 +513,10 @@ fn commits() -> impl Strategy<Value = Commit> {
                 let mut row = instance(&id, Status::ALL[status]);
                 row.start_time = Timestamp(started);
                 row.correlation_id = if outer { "i0".into() } else { id.clone() };
-                row.input = Value::text(text);
+                row.input = Value::array([Value::text(text)]);
                 row
             });
-            let tasks = tasks
+            let tasks: Vec<_> = tasks
                 .into_iter()
                 .map(|(run, started)| {
                     let mut task = task(&id, run);
@@ -525,6 +526,11 @@ fn commits() -> impl Strategy<Value = Commit> {
                 .collect();
             let observed =
                 if seq == 4 && !stepped { vec![Observed::Step(entry(&id, OBSERVED + seq))] } else { Vec::new() };
+            // Clones are the same values.
+            let mut values: Vec<Option<Value>> =
+                instance.iter().flat_map(|row| [Some(row.input.clone()), row.output.clone()]).collect();
+            values.extend(tasks.iter().flat_map(|row| [Some(row.input_data.clone()), row.output_data.clone()]));
+            let texts = if published == 0 { Texts::written(values.iter().flatten()) } else { Texts::default() };
             let send = if seq == 0 { vec![message(3), message(4)] } else { Vec::new() };
             let (delivered, redrive) = (vec![seq], vec![seq + 1]);
             let dead = vec![(seq + 1, "lost".to_owned())];
@@ -542,6 +548,7 @@ fn commits() -> impl Strategy<Value = Commit> {
                 redrive: if published == 0 { redrive } else { Vec::new() },
                 observed,
                 taken: None,
+                texts,
             }
         },
     )

@@ -3,13 +3,16 @@
 //! Everything here runs inside the transaction that [`super::Session`] holds, on rows that were checked. It keeps a
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use ahash::{HashMap, HashSet};
 use memchr::memmem::Finder;
+use pavane_core::Value;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
+use pavane_core::value::Texts;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::Place;
@@ -93,6 +96,9 @@ const REDRIVEN: &str = "delete from dead_row where position = ?1";
 const OBSERVE: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
      causation_id, payload, message, tail) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
      on conflict (instance, seq) do nothing";
+
+/// What most instances have to tell of their compensation.
+const NOTHING_UNDONE: &str = r#"{"status":"none","compensated":[],"unresolved":[]}"#;
 
 /// The prepared statements and the memory of live instances.
 pub(super) struct Rows<'c> {
@@ -244,11 +250,11 @@ impl<'c> Rows<'c> {
             let key = match known {
                 Some(Known { row: Some(before), .. }) if plain == Some(before) => None,
                 Some(Known { key, .. }) => {
-                    bytes += self.update_instance(key, row, due)?;
+                    bytes += self.update_instance(key, row, due, &commit.texts)?;
                     Some(key)
                 }
                 None => {
-                    bytes += self.insert_instance(place, row, due)?;
+                    bytes += self.insert_instance(place, row, due, &commit.texts)?;
                     Some(self.connection.last_insert_rowid())
                 }
             };
@@ -264,7 +270,7 @@ impl<'c> Rows<'c> {
             known.last = entry.seq;
         }
         for task in &commit.tasks {
-            bytes += self.task(known.key, task)?;
+            bytes += self.task(known.key, task, &commit.texts)?;
         }
         if let Some(subscriptions) = &commit.subscriptions {
             self.subscriptions(known.key, subscriptions)?;
@@ -286,7 +292,7 @@ impl<'c> Rows<'c> {
         let Some(known) = self.known(place, owner)? else { return Ok(0) };
         match row {
             Observed::Step(entry) => write_entry(&mut self.observe, known.key, entry, None),
-            Observed::Task(task) => self.task(known.key, task),
+            Observed::Task(task) => self.task(known.key, task, &Texts::default()),
         }
     }
 
@@ -333,9 +339,15 @@ impl<'c> Rows<'c> {
         live.insert(id.to_owned(), known);
     }
 
-    fn insert_instance(&mut self, place: Place, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
-        let input = row.input.to_json();
-        let Changing { compensation, error, output } = Changing::of(row)?;
+    fn insert_instance(
+        &mut self,
+        place: Place,
+        row: &WorkflowInstance,
+        due: Option<i64>,
+        texts: &Texts,
+    ) -> rusqlite::Result<u64> {
+        let input = text_of(&row.input, texts);
+        let Changing { compensation, error, output } = Changing::of(row, texts)?;
         let bytes = weight(&input) + weight(&compensation) + optional_weight(&error) + optional_weight(&output);
         self.insert_instance.execute(params![
             row.id,
@@ -360,8 +372,14 @@ impl<'c> Rows<'c> {
         Ok(bytes)
     }
 
-    fn update_instance(&mut self, key: i64, row: &WorkflowInstance, due: Option<i64>) -> rusqlite::Result<u64> {
-        let Changing { compensation, error, output } = Changing::of(row)?;
+    fn update_instance(
+        &mut self,
+        key: i64,
+        row: &WorkflowInstance,
+        due: Option<i64>,
+        texts: &Texts,
+    ) -> rusqlite::Result<u64> {
+        let Changing { compensation, error, output } = Changing::of(row, texts)?;
         let bytes = weight(&compensation) + optional_weight(&error) + optional_weight(&output);
         let (status, end) = (row.status.as_str(), row.end_time.map(|t| t.0));
         self.update_instance.execute(params![key, due, status, end, compensation, error, output])?;
@@ -442,9 +460,9 @@ impl<'c> Rows<'c> {
         Ok(bytes)
     }
 
-    fn task(&mut self, instance: i64, task: &ServiceTask) -> rusqlite::Result<u64> {
-        let input = task.input_data.to_json();
-        let output = task.output_data.as_ref().map(|v| v.to_json());
+    fn task(&mut self, instance: i64, task: &ServiceTask, texts: &Texts) -> rusqlite::Result<u64> {
+        let input = text_of(&task.input_data, texts);
+        let output = task.output_data.as_ref().map(|value| text_of(value, texts));
         let error = task.error.as_ref().map(json).transpose()?;
         self.task.execute(params![
             instance,
@@ -479,20 +497,26 @@ impl<'c> Rows<'c> {
 }
 
 /// The texts of an instance's row that its steps change.
-struct Changing {
-    compensation: String,
+struct Changing<'r> {
+    compensation: Cow<'static, str>,
     error: Option<String>,
-    output: Option<String>,
+    output: Option<Cow<'r, str>>,
 }
 
-impl Changing {
-    fn of(row: &WorkflowInstance) -> rusqlite::Result<Changing> {
+impl<'r> Changing<'r> {
+    fn of(row: &'r WorkflowInstance, texts: &'r Texts) -> rusqlite::Result<Changing<'r>> {
+        let nothing = row.compensation == Compensation::default();
         Ok(Changing {
-            compensation: json(&row.compensation)?,
+            compensation: if nothing { NOTHING_UNDONE.into() } else { json(&row.compensation)?.into() },
             error: row.error.as_ref().map(json).transpose()?,
-            output: row.output.as_ref().map(pavane_core::Value::to_json),
+            output: row.output.as_ref().map(|value| text_of(value, texts)),
         })
     }
+}
+
+/// A value as JSON: as it is written in the same step already, if it is.
+fn text_of<'r>(value: &'r Value, texts: &'r Texts) -> Cow<'r, str> {
+    texts.of(value).map_or_else(|| value.to_json().into(), Cow::Borrowed)
 }
 
 /// A payload without the data of the message that it holds, which is kept once.
@@ -567,6 +591,6 @@ fn weight(text: &str) -> u64 {
     u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
-fn optional_weight(text: &Option<String>) -> u64 {
-    text.as_deref().map_or(0, weight)
+fn optional_weight(text: &Option<impl AsRef<str>>) -> u64 {
+    text.as_ref().map_or(0, |text| weight(text.as_ref()))
 }
