@@ -45,9 +45,17 @@ const MAX_TRIES: u32 = 32;
 /// The relay of one store; clones are handles of the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Relay {
-    offered: Arc<Mutex<Vec<(u64, Outgoing)>>>,
+    offered: Arc<Mutex<Vec<Offer>>>,
     wake: Arc<Notify>,
     progress: Arc<Tally>,
+}
+
+#[derive(Debug)]
+struct Offer {
+    position: u64,
+    message: Outgoing,
+    /// It may not be in the store yet, so it cannot be left there.
+    ahead: bool,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +128,17 @@ struct Run {
 impl Relay {
     /// Messages that are in the store now, with their positions.
     pub fn offer(&self, messages: Vec<(u64, Outgoing)>) {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner).extend(messages);
+        self.add(messages, false);
+    }
+
+    /// Messages that will be in the store before anything that their receivers make of them. They must not be offered again.
+    pub fn offer_ahead(&self, messages: Vec<(u64, Outgoing)>) {
+        self.add(messages, true);
+    }
+
+    fn add(&self, messages: Vec<(u64, Outgoing)>, ahead: bool) {
+        let offers = messages.into_iter().map(|(position, message)| Offer { position, message, ahead });
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).extend(offers);
         self.wake.notify_one();
     }
 
@@ -162,7 +180,7 @@ impl Relay {
         run.read_what_was_left().await?;
         while !*stopping.borrow_and_update() {
             let offered = std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner));
-            offered.into_iter().for_each(|(position, message)| run.take_in(position, message));
+            offered.into_iter().for_each(|offer| run.take_in(offer));
             run.catch_up().await?;
             run.publish();
             run.forget(false);
@@ -193,7 +211,7 @@ impl Run {
             let page = self.page(self.seen).await?;
             let full = page.len() == PAGE;
             for (position, message) in page.into_iter().filter(|(position, _)| *position <= left) {
-                self.take_in(position, message);
+                self.take_in(Offer { position, message, ahead: false });
             }
             self.seen = if full { self.seen } else { left };
         }
@@ -201,14 +219,14 @@ impl Run {
     }
 
     /// Puts a message into its lane; one that finds the lane full stays in the store.
-    fn take_in(&mut self, position: u64, message: Outgoing) {
+    fn take_in(&mut self, Offer { position, message, ahead }: Offer) {
         self.seen = self.seen.max(position);
         self.progress.came.fetch_add(1, Ordering::Relaxed);
         if !self.lanes.contains_key(&message.to) {
             self.lanes.insert(message.to.clone(), Lane::default());
         }
         let Some(lane) = self.lanes.get_mut(&message.to) else { return };
-        if lane.behind.is_none() && lane.waiting.len() < MAX_WAITING {
+        if ahead || lane.behind.is_none() && lane.waiting.len() < MAX_WAITING {
             lane.waiting.push_back(Waiting { position, message, tries: 0 });
         } else {
             let before = position.saturating_sub(1);

@@ -220,6 +220,8 @@ pub(crate) struct Driver {
     next_hop: u64,
     numbers: watched::Known,
     batch: Vec<Commit>,
+    /// Messages of the batch that are offered once it is on its way to the disk.
+    ahead: Vec<(u64, Outgoing)>,
     continuations: Vec<Continuation>,
     batches: usize,
     polling: bool,
@@ -253,6 +255,7 @@ impl Driver {
             next_hop: 0,
             numbers: watched::Known::default(),
             batch: Vec::new(),
+            ahead: Vec::new(),
             continuations: Vec::new(),
             batches: 0,
             polling: false,
@@ -478,13 +481,21 @@ impl Driver {
             let content = Content { message, origin: Origin { born: active.born, position } };
             (position, Outgoing { to, envelope, content: Some(Arc::new(content)), redelivered: false })
         };
-        let send: Vec<(u64, Outgoing)> = step.send.into_iter().map(outgoing).collect();
+        let goes_ahead =
+            |message: &pavane_core::engine::Message| shared.ahead && message.to.is_engine() && message.goes_ahead();
+        let (mut send, mut sent) = (Vec::with_capacity(step.send.len()), Vec::with_capacity(step.send.len()));
+        for message in step.send {
+            let ahead = goes_ahead(&message);
+            let message = outgoing(message);
+            send.push(message.clone());
+            if ahead { self.ahead.push(message) } else { sent.push(message) }
+        }
         let texts = active.texts.follow(step.texts);
         self.continuations.push(Continuation {
             id: id.to_owned(),
             answer,
             published: !step.publish.is_empty(),
-            sent: send.clone(),
+            sent,
             ended,
             spans,
         });
@@ -535,11 +546,9 @@ impl Driver {
 
     fn fire_timers(&mut self) {
         let now = now();
-        while let Some((at, id)) = self.timers.first().cloned() {
-            if at > now {
-                return;
-            }
-            self.timers.remove(&(at, id.clone()));
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, id)) = self.timers.pop_first()
+        {
             self.take_back_late(&id, now);
             self.step(&id, Command::Tick, None);
         }
@@ -596,6 +605,9 @@ impl Driver {
                 let _ = back.send(Back::Committed { batch, result });
             }),
         );
+        if !self.ahead.is_empty() {
+            self.engine.shared.relay.offer_ahead(std::mem::take(&mut self.ahead));
+        }
     }
 
     fn take_back(&mut self, back: Back) -> Result<(), Error> {

@@ -224,6 +224,8 @@ pub(crate) struct Shared {
     pub effects: Arc<dyn Effects>,
     pub registry: Arc<Registry>,
     pub relay: Relay,
+    /// What the home makes of a message from here is never durable without it.
+    pub ahead: bool,
     /// The last position of a message when this process began.
     pub left: u64,
     /// The last position given since.
@@ -258,6 +260,8 @@ pub(crate) struct Shared {
 pub(crate) struct Company {
     pub births: Arc<AtomicU64>,
     pub callbacks: Door,
+    /// The order in which the home's store writes.
+    pub order: Option<usize>,
 }
 
 /// Numbers since the start; each is written by whoever causes it and read by whoever asks.
@@ -303,7 +307,8 @@ impl Engine {
     /// [`Error::Store`].
     pub async fn participant(&self, service: &str, store: Arc<dyn Store>) -> Result<Engine, Error> {
         let Shared { options, effects, registry, births, callbacks, .. } = &*self.shared;
-        let company = Company { births: births.clone(), callbacks: callbacks.clone() };
+        let company =
+            Company { births: births.clone(), callbacks: callbacks.clone(), order: self.shared.store.order() };
         let mut options = options.clone();
         options.host.here = Location::Service(service.into());
         let (engine, inboxes) = Engine::new(options, store, effects.clone(), registry.clone(), company).await?;
@@ -336,14 +341,16 @@ impl Engine {
         store: Arc<dyn Store>,
         effects: Arc<dyn Effects>,
         registry: Arc<Registry>,
-        Company { births, callbacks }: Company,
+        Company { births, callbacks, order }: Company,
     ) -> Result<(Engine, Vec<mpsc::Receiver<Message>>), Error> {
         let reader = store.clone();
         let left = tokio::task::spawn_blocking(move || reader.last_position()).await;
         let left = left.map_err(|_| Error::Stopping)??;
         let (partitions, inboxes) =
             (0..options.partitions.max(1)).map(|_| mpsc::channel(options.max_queued.max(1))).unzip();
+        let ahead = order.is_some() && order == store.order();
         let shared = Arc::new(Shared {
+            ahead,
             services: RwLock::new(Arc::new(options.services.clone())),
             options,
             store,

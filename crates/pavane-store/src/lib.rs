@@ -242,6 +242,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// transaction is written go into one (group commit).
     fn commit(&self, batch: Vec<Commit>, done: Done);
 
+    /// What tells the stores that write in one order: of two batches that were queued one after the other at stores with the same
+    /// one, the second is never durable without the first. Nothing when no other store has an order in common with this one.
+    fn order(&self) -> Option<usize> {
+        None
+    }
+
     /// Keeps a definition. Of one name and version the one deployed last counts; older ones stay for the instances that
     /// are pinned to their digest.
     ///

@@ -160,6 +160,11 @@ impl Store for Sqlite {
         self.file.writer.commit(self.place, batch, done);
     }
 
+    /// The locations of one file have one writer, which takes batches as they come.
+    fn order(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.file).addr())
+    }
+
     fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
         self.file.writer.deploy(self.place, definition)
     }

@@ -20,7 +20,7 @@ use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
 use crate::value::text::Raw;
-use crate::value::{json, once, text};
+use crate::value::{Texts, json, once, text};
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v2";
@@ -67,6 +67,9 @@ pub struct Message {
     pub(super) unresolved: Vec<(Entry, String)>,
     #[serde(skip)]
     pub(super) written: Written,
+    /// Texts of values that it may hold whole: before it is written, those of the message that led to it; then its own.
+    #[serde(skip)]
+    pub(super) texts: Texts,
 }
 
 /// A message as JSON, see [`Message::write`].
@@ -95,15 +98,6 @@ pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S
     }
 }
 
-/// A message as [`write_message`] writes it.
-struct AsWritten<'a>(&'a Message);
-
-impl Serialize for AsWritten<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        write_message(self.0, to)
-    }
-}
-
 /// The members of a message, without the list of its values.
 struct Members<'a>(&'a Message);
 
@@ -114,21 +108,22 @@ impl Serialize for Members<'_> {
 }
 
 impl Message {
-    fn to_json(&self) -> Result<String, serde_json::Error> {
-        let (values, members) = once::writing(|| {
+    fn to_json(&self) -> Result<(String, Texts), serde_json::Error> {
+        let (values, members, texts) = once::writing(&self.texts, || {
             let mut members = Vec::with_capacity(USUAL);
             json::to_writer(&mut members, &Members(self)).map(|()| members)
         });
         let members = String::from_utf8(members?).map_err(serde::ser::Error::custom)?;
         // They are an object and there is one at least.
         let members = members.strip_prefix('{').unwrap_or(&members);
-        Ok(["{\"", VALUES, "\":", &values, ",", members].concat())
+        Ok((["{\"", VALUES, "\":", &values, ",", members].concat(), texts))
     }
 }
 
 impl Serialize for Message {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        Raw(&self.to_json().map_err(serde::ser::Error::custom)?).serialize(to)
+        let (text, _) = self.to_json().map_err(serde::ser::Error::custom)?;
+        Raw(&text).serialize(to)
     }
 }
 
@@ -279,9 +274,11 @@ impl Message {
     /// Writes it as JSON once: its envelope, and the journal of a receiver that is given the message itself, hold that.
     /// Nothing in it may change any more.
     pub fn write(&mut self) {
-        if self.written.0.is_none() {
-            // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
-            self.written = Written(self.to_json().ok().map(Arc::from));
+        // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
+        if self.written.0.is_none()
+            && let Ok((text, texts)) = self.to_json()
+        {
+            (self.written, self.texts) = (Written(Some(text.into())), texts);
         }
     }
 
@@ -325,9 +322,14 @@ impl Message {
         attribute("pvnkind", &[self.kind()]);
         out.extend_from_slice(b",\"data\":");
         // Plain data: writing it to memory cannot fail.
-        let written = json::to_writer(&mut out, &AsWritten(self));
-        out.push(b'}');
-        written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
+        let mut envelope = String::from_utf8(out).unwrap_or_default();
+        match self.text() {
+            // That it came again is not in what its sender wrote.
+            Some(text) if !self.redelivered => envelope.push_str(text),
+            _ => envelope.push_str(&json::to_string(self).unwrap_or_default()),
+        }
+        envelope.push('}');
+        envelope
     }
 
     /// Reads a message from a CloudEvent in the JSON format.
@@ -351,6 +353,16 @@ impl Message {
         }
         let data: Data = serde_json::from_str(text).map_err(|e| format!("its data is no message: {e}"))?;
         Ok(data.data)
+    }
+
+    /// Whether it leads to no step that [may wait](super::Step::may_wait), and so to no call before what it leads to is durable:
+    /// where a receiver's steps become durable after those of its sender, it can be taken before it is durable itself.
+    pub fn goes_ahead(&self) -> bool {
+        match &self.body {
+            Body::Token { errand, .. } => matches!(errand, Errand::Finish | Errand::End { .. }),
+            Body::Report { .. } => true,
+            _ => false,
+        }
     }
 
     /// The token it fences, when it is a fence.
@@ -426,6 +438,7 @@ mod tests {
             compensated: vec!["/do/0/a".into()],
             unresolved,
             written: Written::default(),
+            texts: Texts::default(),
         };
         let journal = |message: &Message| {
             serde_json::to_string(&Event::Arrived { message: Box::new(message.clone()), parked: false }).unwrap()

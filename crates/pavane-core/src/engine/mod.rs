@@ -174,10 +174,11 @@ impl Step {
     /// become durable with it. A message is durable where it came from until it is acknowledged. Delivered again, it
     /// leads to the same calls with the same keys, whatever happened in between: nothing that a token brings with it
     /// depends on what else is here, and a message that was [redelivered](Message::redelivered) begins its calls
-    /// before it heeds a fence. What a limit refused does not wait: the next process may have another one.
+    /// before it heeds a fence. What a limit refused does not wait: the next process may have another one. Nor does what comes of
+    /// a message that may have been taken before it was durable ([`Message::goes_ahead`]).
     pub fn may_wait(&self, program: &Program, state: &State) -> bool {
         let token = matches!(self.events.first(), Some(Event::Arrived { message, parked: false })
-            if matches!(message.body, Body::Token { .. }));
+            if matches!(message.body, Body::Token { .. }) && !message.goes_ahead());
         let requested = self.events.iter().filter(|event| matches!(event, Event::Requested { .. })).count();
         let outstanding = state.outstanding();
         token

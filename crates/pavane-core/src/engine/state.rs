@@ -17,7 +17,7 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::{Compensation, CompensationStatus, Status, Unresolved};
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::value::{Texts, Value};
 
 /// The main thread of control.
 pub(super) const ROOT: TokenId = TokenId(0);
@@ -36,6 +36,8 @@ const MAX_CALLED_BACK: usize = 1_000;
 pub struct State {
     pub(super) start: Option<Start>,
     pub(super) started_at: Timestamp,
+    /// Texts of values of the message that was taken last: the next one that is sent may hold them, too.
+    pub(super) texts: Texts,
     pub(super) deadline: Option<Timestamp>,
     pub(super) tokens: BTreeMap<TokenId, Token>,
     pub(super) next_token: u32,

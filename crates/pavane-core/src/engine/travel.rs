@@ -128,6 +128,7 @@ impl Machine<'_> {
             compensated,
             unresolved,
             written: Default::default(),
+            texts: self.state.texts.clone(),
         })
     }
 
@@ -353,6 +354,7 @@ impl State {
             self.deadline = *deadline;
         }
         self.here = message.to.clone();
+        self.texts = message.texts.clone();
         self.compensated.extend(message.compensated.iter().cloned());
         self.unresolved.extend(message.unresolved.iter().cloned());
     }

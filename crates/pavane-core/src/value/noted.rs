@@ -47,10 +47,16 @@ impl Texts {
         texts
     }
 
-    fn keep(&mut self, value: &Val, text: &str) {
+    pub(super) fn keep(&mut self, value: &Val, text: &str) {
         if self.0.len() < MOST && text.len() <= LONGEST && matches!(value, Val::Arr(_) | Val::Obj(_)) {
             self.0.push((Value(value.clone()), text.into()));
         }
+    }
+
+    /// Keeps the text that others have of a value.
+    pub(super) fn take_from(&mut self, others: &Texts, value: &Value) {
+        let wanted = identity(&value.0);
+        self.0.extend(others.0.iter().rev().find(|(value, _)| identity(&value.0) == wanted).cloned());
     }
 
     /// Takes others in; the oldest go.

@@ -14,7 +14,7 @@ use ahash::HashMap;
 use jaq_json::{Map, Num, Val};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::{Value, text};
+use super::{Texts, Value, text};
 
 /// How many objects before a new one it is compared with.
 const COMPARED: usize = 8;
@@ -47,20 +47,26 @@ struct Writer {
     positions: HashMap<(usize, usize), u32>,
     /// Objects, the newest last.
     objects: Vec<u32>,
+    /// Texts that need not be written again.
+    known: Texts,
+    /// Those of the values that are whole in the list.
+    whole: Texts,
 }
 
-/// Writes with each value once. Returns the list, as JSON, and what `write` does.
-pub(crate) fn writing<R>(write: impl FnOnce() -> R) -> (String, R) {
+/// Writes with each value once. Returns the list, as JSON, what `write` does, and the texts of values that stand in the list
+/// whole: `known` is what this gave for a list before that may hold the same values.
+pub(crate) fn writing<R>(known: &Texts, write: impl FnOnce() -> R) -> (String, R, Texts) {
     let mut text = Vec::with_capacity(USUAL);
     text.push(b'[');
-    let (mode, done) = within(Mode::Writing(Writer { text, ..Writer::default() }), write);
-    let mut text = match mode {
-        Mode::Writing(writer) => writer.text,
-        Mode::Plain | Mode::Reading(_) => vec![b'['],
+    let writer = Writer { text, known: known.clone(), ..Writer::default() };
+    let (mode, done) = within(Mode::Writing(writer), write);
+    let (mut text, whole) = match mode {
+        Mode::Writing(Writer { text, whole, .. }) => (text, whole),
+        Mode::Plain | Mode::Reading(_) => (vec![b'['], Texts::default()),
     };
     text.push(b']');
     // All that is written is UTF-8.
-    (String::from_utf8(text).unwrap_or_default(), done)
+    (String::from_utf8(text).unwrap_or_default(), done, whole)
 }
 
 /// Reads what was written with such a list.
@@ -141,7 +147,7 @@ impl Writer {
                 }
                 self.text.push(b'}');
             }
-            _ => text::write(&value.0, &mut self.text),
+            _ => self.append_whole(value),
         }
         self.text.push(b']');
         match &value.0 {
@@ -151,6 +157,19 @@ impl Writer {
         }
         self.values.push(value.clone());
         position
+    }
+
+    fn append_whole(&mut self, value: &Value) {
+        if let Some(text) = self.known.of(value) {
+            self.text.extend_from_slice(text.as_bytes());
+            self.whole.take_from(&self.known, value);
+            return;
+        }
+        let start = self.text.len();
+        text::write(&value.0, &mut self.text);
+        if let Some(Ok(text)) = self.text.get(start..).map(std::str::from_utf8) {
+            self.whole.keep(&value.0, text);
+        }
     }
 
     /// An object before this one whose members are its first ones, most of them with the same values; and the positions
@@ -260,7 +279,10 @@ mod tests {
     use super::*;
 
     fn written(values: &[Value]) -> (String, String) {
-        let (list, rest) = writing(|| serde_json::to_string(values).unwrap());
+        let (list, rest, whole) = writing(&Texts::default(), || serde_json::to_string(values).unwrap());
+        // With what is known from the first time it is the same.
+        let again = writing(&whole, || serde_json::to_string(values).unwrap());
+        assert_eq!((&again.0, &again.1), (&list, &rest));
         (list, rest)
     }
 

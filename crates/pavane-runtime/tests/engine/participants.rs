@@ -213,11 +213,20 @@ async fn under_one_roof(
     file: &Arc<Sqlite>,
     bus: &(impl Bus + Clone + 'static),
 ) -> (Engine, mpsc::UnboundedReceiver<Made>) {
+    let location = |name| -> Arc<dyn Store> { Arc::new(file.location(name).unwrap()) };
+    behind_gates([file.clone(), location("s"), location("u")].map(Gate::new).each_ref(), bus).await
+}
+
+/// The home and the participants of a process, with these stores.
+async fn behind_gates(
+    [own, s, u]: [&Arc<Gate>; 3],
+    bus: &(impl Bus + Clone + 'static),
+) -> (Engine, mpsc::UnboundedReceiver<Made>) {
     let (script, made) = script();
     let services = ["s", "u"].map(str::to_owned).into();
-    let home = open_with(Options { services, ..Options::default() }, &Gate::new(file.clone()), script).await;
-    for name in ["s", "u"] {
-        let participant = home.participant(name, Arc::new(file.location(name).unwrap())).await.unwrap();
+    let home = open_with(Options { services, ..Options::default() }, own, script).await;
+    for (name, store) in [("s", s), ("u", u)] {
+        let participant = home.participant(name, store.clone()).await.unwrap();
         participant.subscribe(bus);
         participant.publish_to(Arc::new(bus.clone()));
         home.observe(name, Arc::new(participant));
@@ -277,6 +286,48 @@ async fn what_an_earlier_process_did_is_gone_on_with() {
     assert_eq!(again.call.key, second);
     again.succeed();
     assert_eq!(end(&home, &id).await, "completed");
+}
+
+#[tokio::test]
+async fn what_ends_an_instance_is_not_waited_for_twice_and_is_never_durable_alone() {
+    for lost in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.db");
+        let file = Arc::new(Sqlite::open(&path, Duration::ZERO).unwrap());
+        let location = |name| -> Arc<dyn Store> { Arc::new(file.location(name).unwrap()) };
+        let gates = [file.clone(), location("s"), location("u")].map(Gate::new);
+        let (home, mut made) = behind_gates(gates.each_ref(), &Embedded::default()).await;
+        deploy(&home, "two", TWO).await;
+        let id = home.start(StartRequest { mode: Some(Mode::Choreography), ..request("two") }).await.unwrap().id;
+        made.recv().await.unwrap().succeed();
+        let last = made.recv().await.unwrap();
+        let key = last.call.key.clone();
+        let [own, _, u] = &gates;
+        for gate in [own, u] {
+            gate.set(Fate::Held);
+        }
+        last.succeed();
+        // The last step is on its way to the disk, and the end behind it: nobody is told before they are there.
+        until("both are on their way", || u.held() == 1 && own.held() == 1).await;
+        assert_eq!(home.instance(&id).await.unwrap().status.as_str(), "running");
+        if !lost {
+            for gate in [u, own] {
+                gate.set(Fate::Written);
+            }
+            assert_eq!(end(&home, &id).await, "completed");
+            assert!(made.try_recv().is_err());
+            continue;
+        }
+        // A process that dies then leaves a call without an answer, and the next one goes on from there.
+        for gate in [u, own] {
+            gate.set(Fate::Lost);
+        }
+        let (home, mut made) = under_one_roof(&file, &Embedded::default()).await;
+        let again = made.recv().await.unwrap();
+        assert_eq!(again.call.key, key);
+        again.succeed();
+        assert_eq!(end(&home, &id).await, "completed");
+    }
 }
 
 /// A participant of another process: nobody here has its store.

@@ -105,6 +105,9 @@ impl Store for Gate {
             _ => self.inner.commit(batch, done),
         }
     }
+    fn order(&self) -> Option<usize> {
+        self.inner.order()
+    }
     fn deploy(&self, definition: &Deployed) -> Result<(), Error> {
         self.inner.deploy(definition)
     }
