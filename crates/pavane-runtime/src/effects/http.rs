@@ -14,8 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use http_body_util::Full;
 use pavane_core::definition::CallOutput;
 use pavane_core::engine::{Call, Certainty, Credentials, Held, HttpRequest, Outcome, Request};
 use pavane_core::policy::{self, Standing, Verdict};
@@ -27,7 +26,7 @@ use tokio::time::Instant;
 
 use super::egress::{Egress, refusal};
 use super::gate::{Gate, Refused, Turn};
-use super::network::{NetworkOptions, Pooled, Used, client, tls};
+use super::network::{BoxError, Failure, NetworkOptions, Pooled, Unread, client, tls};
 use super::openapi::Documents;
 use super::secrets;
 use super::watched::{Ended, Watched};
@@ -98,12 +97,6 @@ pub(super) struct Answer {
     pub sent: HeaderMap,
     /// Whether a request before a redirect has done the work, so that this answer tells nothing about it.
     worked: bool,
-}
-
-/// Why a body could not be read.
-enum Unread {
-    Late,
-    Broken(String),
 }
 
 /// A call that got no answer.
@@ -410,34 +403,30 @@ impl Network {
             return Err(NoAnswer { verdict: Verdict::NoNews, ..late(false) });
         };
         let client = if self.0.egress.is_named(uri) { &self.0.client } else { &self.0.guarded };
-        let response = loop {
+        let failed = |error: &BoxError, certainty: Certainty| {
+            let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&**error)));
+            NoAnswer { problem, certainty, verdict: Verdict::Failure }
+        };
+        let (head, body) = loop {
             let mut request = http::Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
             *request.headers_mut() = headers.clone();
-            let connection = capture_connection(&mut request);
-            match tokio::time::timeout_at(deadline, client.request(request)).await {
+            match client.send(request, deadline, self.0.options.max_body).await {
+                Ok(came) => break came,
                 // Without a connection nothing has left.
-                Err(_) => return Err(late(used(&connection).is_some())),
+                Err(Failure::Late { connected }) => return Err(late(connected)),
+                Err(Failure::Unconnected(error)) => {
+                    let refused = refusal(&*error).map(|refused| format!("{} was not sent: {refused}", what()));
+                    let refused = refused.map(|why| NoAnswer::never_sent(Kind::Communication.problem(why)));
+                    return Err(refused.unwrap_or_else(|| failed(&error, Certainty::NotSent)));
+                }
                 // It was closed while it was idle: the next attempt takes another one, in the end a fresh one.
-                Ok(Err(_)) if used(&connection).as_ref().is_some_and(Used::get) && repeatable(method, service) => {}
-                Ok(Err(error)) => {
-                    if let Some(refused) = refusal(&error) {
-                        let why = format!("{} was not sent: {refused}", what());
-                        return Err(NoAnswer::never_sent(Kind::Communication.problem(why)));
-                    }
-                    let certainty = if error.is_connect() { Certainty::NotSent } else { Certainty::Indeterminate };
-                    let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&error)));
-                    return Err(NoAnswer { problem, certainty, verdict: Verdict::Failure });
-                }
-                Ok(Ok(response)) => {
-                    response.extensions().get().iter().for_each(|used: &&Used| used.set());
-                    break response;
-                }
+                Err(Failure::Broken { reused: true, .. }) if repeatable(method, service) => {}
+                Err(Failure::Broken { error, .. }) => return Err(failed(&error, Certainty::Indeterminate)),
             }
         };
-        let (head, incoming) = response.into_parts();
-        let body = match self.body(incoming, deadline).await {
+        let body = match body {
             Ok(body) => body,
             // The service has decided already; the body would only have told more.
             Err(_) if head.status.is_client_error() || head.status.is_server_error() => Bytes::new(),
@@ -455,18 +444,6 @@ impl Network {
             sent: HeaderMap::new(),
             worked: false,
         })
-    }
-
-    async fn body(&self, incoming: hyper::body::Incoming, deadline: Instant) -> Result<Bytes, Unread> {
-        let max = self.0.options.max_body;
-        match tokio::time::timeout_at(deadline, Limited::new(incoming, max).collect()).await {
-            Err(_) => Err(Unread::Late),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                Err(Unread::Broken(format!("a body over {max} bytes, the most that is taken (`http.max_body`)")))
-            }
-            Ok(Err(error)) => Err(Unread::Broken(format!("a body that broke off: {}", causes(&*error)))),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-        }
     }
 
     /// The places of an authority.
@@ -566,14 +543,6 @@ fn told(service: Option<&Service>, held: policy::Held) -> Option<Held> {
         retries: millis(policy::Reason::Retries),
     };
     service.filter(|_| held.total() >= WORTH_TELLING).map(told)
-}
-
-/// Whether the connection of a request has served before; nothing when there was none.
-fn used(connection: &CaptureConnection) -> Option<Used> {
-    let metadata = connection.connection_metadata();
-    let mut extras = http::Extensions::new();
-    metadata.as_ref()?.get_extras(&mut extras);
-    extras.remove::<Used>()
 }
 
 /// Whether sending a request twice is like sending it once: by its method, or because the service says so.

@@ -1,5 +1,6 @@
 //! Performing what the machine asks for. One file per protocol.
 
+mod direct;
 mod egress;
 mod gate;
 mod headers;

@@ -1,10 +1,10 @@
-//! The pooled HTTP client below every effect: TLS, name resolution, and the connections it may open.
+//! The HTTP client below every effect: TLS, name resolution, and the connections it may open. Read [`Pooled::send`] first.
 //!
-//! Each connection remembers whether it has served: one that was idle may be closed by the service at any moment, and a
-//! request that meets this is no news about the service (see [`Used`]).
+//! A connection that was idle may be closed by the service at any moment, and a request that meets this is no news about
+//! the service: a failure tells whether its connection had served before (see [`Failure`]).
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -15,16 +15,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
+use hyper::body::{Body as _, Frame};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connected, Connection, HttpConnector, capture_connection,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pavane_core::Value;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
+use super::direct::Direct;
 use super::egress::{Egress, EgressSettings, Guarded};
 use super::http::causes;
 use crate::services::{Services, port};
@@ -75,29 +80,126 @@ impl Default for NetworkOptions {
     }
 }
 
-pub(super) type Pooled = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) type Request = http::Request<Full<Bytes>>;
+
+/// An answer: its head, and its body read whole.
+pub(super) type Came = (http::response::Parts, Result<Bytes, Unread>);
+
+/// A client with its connections.
+#[derive(Clone)]
+pub(super) struct Pooled {
+    /// To `http://`.
+    direct: Arc<Direct>,
+    /// To `https://`, where the service may choose HTTP/2, whose connections serve many calls at once.
+    shared: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+}
+
+/// Why a request has no answer.
+pub(super) enum Failure {
+    /// There is no connection: nothing has left.
+    Unconnected(BoxError),
+    /// It broke off, and may have been read. If its connection was `reused`, it may have been closed before.
+    Broken { error: BoxError, reused: bool },
+    /// The deadline came, while there was a connection or before.
+    Late { connected: bool },
+}
+
+/// Why a body could not be read.
+pub(super) enum Unread {
+    Late,
+    Broken(String),
+}
 
 /// Builds a client with its connections, which goes only where `egress` lets it, if that is given.
 pub(super) fn client(options: &NetworkOptions, tls: rustls::ClientConfig, egress: Option<Arc<Egress>>) -> Pooled {
-    let mut http = HttpConnector::new_with_resolver(Guarded::new(GaiResolver::new(), egress.clone()));
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(options.connect_timeout));
-    let resolve = options.resolve.clone().into();
-    let connector = Connector { http, egress, resolve, timeout: options.connect_timeout };
+    let connector = Connector::new(options, egress);
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
-        .wrap_connector(connector);
-    legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(most_in_flight(options))
-        .build(https)
+        .wrap_connector(connector.clone());
+    let most = most_in_flight(options);
+    let shared =
+        legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(most).build(https);
+    Pooled { direct: Direct::new(connector, IDLE, most), shared }
+}
+
+impl Pooled {
+    /// Sends a request with an absolute URI and reads its answer, with a body of at most `max` bytes.
+    ///
+    /// # Errors
+    /// There is no answer by the deadline.
+    pub async fn send(&self, request: Request, deadline: Instant, max: usize) -> Result<Came, Failure> {
+        if request.uri().scheme() == Some(&http::uri::Scheme::HTTP) {
+            self.direct.send(request, deadline, max).await
+        } else {
+            // Boxed: the others do not need the room for this.
+            Box::pin(self.send_shared(request, deadline, max)).await
+        }
+    }
+
+    async fn send_shared(&self, mut request: Request, deadline: Instant, max: usize) -> Result<Came, Failure> {
+        let connection = capture_connection(&mut request);
+        let response = match timeout_at(deadline, self.shared.request(request)).await {
+            Err(_) => return Err(Failure::Late { connected: used(&connection).is_some() }),
+            Ok(Err(error)) if error.is_connect() => return Err(Failure::Unconnected(error.into())),
+            Ok(Err(error)) => {
+                let reused = used(&connection).is_some_and(|used| used.get());
+                return Err(Failure::Broken { error: error.into(), reused });
+            }
+            Ok(Ok(response)) => response,
+        };
+        response.extensions().get().iter().for_each(|used: &&Used| used.set());
+        let (head, mut incoming) = response.into_parts();
+        let body = whole(|context| Pin::new(&mut incoming).poll_frame(context), deadline, max).await;
+        Ok((head, body))
+    }
+}
+
+/// Whether the connection of a request has served before; nothing when there was none.
+fn used(connection: &CaptureConnection) -> Option<Used> {
+    let metadata = connection.connection_metadata();
+    let mut extras = http::Extensions::new();
+    metadata.as_ref()?.get_extras(&mut extras);
+    extras.remove::<Used>()
+}
+
+/// Reads a body whole, of frames as they come.
+pub(super) async fn whole(
+    mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+    deadline: Instant,
+    max: usize,
+) -> Result<Bytes, Unread> {
+    let reading = async {
+        let (mut parts, mut length) = (Vec::new(), 0_usize);
+        while let Some(frame) = poll_fn(&mut next).await {
+            let frame = frame.map_err(|error| Unread::Broken(format!("a body that broke off: {}", causes(&error))))?;
+            // Trailers are nothing that anybody asks for.
+            let Ok(data) = frame.into_data() else { continue };
+            length = length.saturating_add(data.len());
+            if length > max {
+                return Err(Unread::Broken(format!(
+                    "a body over {max} bytes, the most that is taken (`http.max_body`)"
+                )));
+            }
+            parts.push(data);
+        }
+        // Mostly it comes in one piece, and is not copied.
+        Ok(if parts.len() == 1 { parts.swap_remove(0) } else { Bytes::from(parts.concat()) })
+    };
+    timeout_at(deadline, reading).await.unwrap_or(Err(Unread::Late))
 }
 
 /// The largest answer that is read of what is no call: enough for a word about what went wrong.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// The longest that is waited for it: time has an end.
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// A client for what is no call of a workflow: it believes and finds services as calls do.
 #[derive(Clone)]
@@ -122,12 +224,12 @@ impl Client {
         request: http::Request<Full<Bytes>>,
         within: Duration,
     ) -> Result<(http::StatusCode, http::HeaderMap, Bytes), String> {
-        let asked = async {
-            let (head, body) = self.0.request(request).await.map_err(|error| causes(&error))?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            Ok((head.status, head.headers, body))
-        };
-        tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err("it did not answer in time".into()))
+        let deadline = Instant::now() + within.min(MAX_WAIT);
+        match self.0.send(request, deadline, MAX_ANSWER).await {
+            Ok((_, Err(Unread::Late))) | Err(Failure::Late { .. }) => Err("it did not answer in time".into()),
+            Ok((head, body)) => Ok((head.status, head.headers, body.unwrap_or_default())),
+            Err(Failure::Unconnected(error) | Failure::Broken { error, .. }) => Err(causes(&*error)),
+        }
     }
 }
 
@@ -180,29 +282,46 @@ pub(super) struct Connector {
     timeout: Duration,
 }
 
-/// A connection that remembers whether it has served.
+impl Connector {
+    pub fn new(options: &NetworkOptions, egress: Option<Arc<Egress>>) -> Connector {
+        let mut http = HttpConnector::new_with_resolver(Guarded::new(GaiResolver::new(), egress.clone()));
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(options.connect_timeout));
+        let resolve = options.resolve.clone().into();
+        Connector { http, egress, resolve, timeout: options.connect_timeout }
+    }
+}
+
+/// A connection that remembers whether it has served, and whether it has written all it was given.
 pub(super) struct Stream {
     io: TokioIo<TcpStream>,
     used: Used,
+    held_up: Arc<AtomicBool>,
 }
 
 /// Whether a connection has brought an answer before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Used(Arc<AtomicBool>);
+struct Used(Arc<AtomicBool>);
 
 impl Used {
-    pub fn get(&self) -> bool {
+    fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub fn set(&self) {
+    fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 impl Stream {
     fn new(io: TokioIo<TcpStream>) -> Stream {
-        Stream { io, used: Used::default() }
+        Stream { io, used: Used::default(), held_up: Arc::default() }
+    }
+
+    /// Whether something is still to be written that the other side has not taken.
+    pub fn held_up(&self) -> Arc<AtomicBool> {
+        self.held_up.clone()
     }
 }
 
@@ -225,7 +344,9 @@ impl hyper::rt::Read for Stream {
 /// A request is written in one piece: a list of pieces costs the system more than it costs to join them.
 impl hyper::rt::Write for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.held_up.store(written.is_pending(), Ordering::Relaxed);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -237,11 +358,11 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Stream, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
 impl tower_service::Service<Uri> for Connector {
     type Response = Stream;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BoxError;
     type Future = Connecting;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

@@ -3,6 +3,7 @@
 
 mod burst;
 mod certainty;
+mod connections;
 mod egress;
 mod gate;
 mod held;

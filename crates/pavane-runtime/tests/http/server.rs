@@ -42,6 +42,10 @@ pub enum Reply {
     Cut(Vec<u8>),
     /// These bytes when the server's gate is opened.
     Gated(Vec<u8>),
+    /// These bytes; a little later the others, and the connection is closed.
+    Left(Vec<u8>, Vec<u8>),
+    /// These bytes, and then nothing for ever.
+    Stalled(Vec<u8>),
 }
 
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
@@ -159,6 +163,15 @@ impl Shared {
                 Reply::Gated(bytes) => {
                     self.gate.notified().await;
                     (bytes, true)
+                }
+                Reply::Left(bytes, more) => {
+                    let _ = stream.write_all(&bytes).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    (more, false)
+                }
+                Reply::Stalled(bytes) => {
+                    let _ = stream.write_all(&bytes).await;
+                    std::future::pending().await
                 }
             };
             self.at_once.0.fetch_sub(1, Ordering::SeqCst);
