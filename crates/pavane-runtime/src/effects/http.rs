@@ -407,6 +407,8 @@ impl Network {
             let problem = Kind::Communication.problem(format!("{} failed: {}", what(), causes(&**error)));
             NoAnswer { problem, certainty, verdict: Verdict::Failure }
         };
+        // Whether a request that broke off may have been read: then a connection that is not made tells nothing.
+        let mut unsure = false;
         let (head, body) = loop {
             let mut request = http::Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
@@ -415,14 +417,14 @@ impl Network {
             match client.send(request, deadline, self.0.options.max_body).await {
                 Ok(came) => break came,
                 // Without a connection nothing has left.
-                Err(Failure::Late { connected }) => return Err(late(connected)),
+                Err(Failure::Late { connected }) => return Err(late(connected || unsure)),
                 Err(Failure::Unconnected(error)) => {
                     let refused = refusal(&*error).map(|refused| format!("{} was not sent: {refused}", what()));
                     let refused = refused.map(|why| NoAnswer::never_sent(Kind::Communication.problem(why)));
-                    return Err(refused.unwrap_or_else(|| failed(&error, Certainty::NotSent)));
+                    return Err(refused.unwrap_or_else(|| failed(&error, Certainty::NotSent)).after(unsure));
                 }
                 // It was closed while it was idle: the next attempt takes another one, in the end a fresh one.
-                Err(Failure::Broken { reused: true, .. }) if repeatable(method, service) => {}
+                Err(Failure::Broken { reused: true, .. }) if repeatable(method, service) => unsure = true,
                 Err(Failure::Broken { error, .. }) => return Err(failed(&error, Certainty::Indeterminate)),
             }
         };

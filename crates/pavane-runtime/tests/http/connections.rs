@@ -170,6 +170,33 @@ async fn of_many_connections_that_are_given_up_each_is_tried_once() {
 }
 
 #[tokio::test]
+async fn a_service_that_ends_with_a_request_may_have_done_what_it_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/x", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for reply in [answer("200 OK", &[], "1"), Vec::new()] {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(&reply).await.unwrap();
+        }
+        // With this it takes no more connections.
+        drop(listener);
+    });
+    let network = network(&[]);
+    let request = || HttpRequest { method: "PUT".into(), ..get(&uri) };
+    assert_eq!(output(send(&network, request()).await), "1");
+    let (status, _, detail, certainty) = failure(send(&network, request()).await);
+    served.await.unwrap();
+    assert!(detail.contains("Connection refused"), "the request is repeated: {detail}");
+    assert_eq!((status, certainty), (500, Certainty::Indeterminate), "what has come of the first one, nobody knows");
+    // Before the next, nothing has left.
+    assert_eq!(failure(send(&network, request()).await).3, Certainty::NotSent);
+}
+
+#[tokio::test]
 async fn a_new_connection_that_breaks_off_is_not_tried_again() {
     let server = Server::start(|_| Reply::Cut(Vec::new())).await;
     let network = network(&[]);
