@@ -152,7 +152,8 @@ type Failed = (hyper::Error, Option<Request<Body>>);
 impl Line {
     async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Failed> {
         let Line { sender, connection } = self;
-        let mut answer = pin!(sender.try_send_request(request));
+        // Without tokio's budget, which would ask for another turn by a waker that wakes nobody.
+        let mut answer = pin!(tokio::task::unconstrained(sender.try_send_request(request)));
         let answer = poll_fn(|context| {
             drive(connection, context);
             // What the connection has found is there by now: nobody has to be woken for it.
