@@ -500,3 +500,13 @@ fn the_page_on_records_names_every_column() {
         assert!(!statement.exists([]).unwrap());
     }
 }
+
+#[test]
+fn what_is_written_to_one_file_has_one_order() {
+    let ((_one, path), (_other, elsewhere)) = (place(), place());
+    let (one, other) = (open(&path), open(&elsewhere));
+    assert!(one.order().is_some());
+    assert_eq!(one.order(), one.location("s").unwrap().order());
+    assert_ne!(one.order(), other.order());
+    assert_eq!(crate::Memory::new().order(), None);
+}
