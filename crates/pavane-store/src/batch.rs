@@ -15,7 +15,7 @@ const MAX_PAGE: usize = 1_000;
 pub(crate) const NOW: i64 = i64::MIN;
 
 /// Checks that `batch` can be written. `last` tells the position of the last journal entry of an instance (0: none),
-/// or nothing when the instance does not exist.
+/// or nothing when the instance does not exist. It is told whether the commit can only be an instance's first.
 ///
 /// # Errors
 /// [`Error::Conflict`] for a position that is not the next one, [`Error::Failed`] for rows that belong nowhere, and
@@ -23,17 +23,18 @@ pub(crate) const NOW: i64 = i64::MIN;
 pub(crate) fn check(
     path: &str,
     batch: &[Commit],
-    mut last: impl FnMut(&str) -> Result<Option<u64>, Error>,
+    mut last: impl FnMut(&str, bool) -> Result<Option<u64>, Error>,
 ) -> Result<(), Error> {
     // What the commits before this one in the batch will have done. A batch holds few commits: a list is enough.
     let mut ahead: Vec<(&str, u64)> = Vec::new();
     for commit in batch {
         commit.observed.iter().try_for_each(|row| observed(path, row))?;
         let Some(owner) = owner(path, commit)? else { continue };
+        let first = commit.instance.is_some() && commit.entry.as_ref().is_some_and(|entry| entry.seq == 1);
         let at = ahead.iter().position(|(id, _)| *id == owner);
         let known = match at.and_then(|i| ahead.get(i)) {
             Some((_, seq)) => Some(*seq),
-            None => last(owner)?,
+            None => last(owner, first)?,
         };
         let mut seq = known.unwrap_or(0);
         if let Some(entry) = &commit.entry {
@@ -103,7 +104,7 @@ fn named(path: &str, owner: &str, task: &str) -> Result<(), Error> {
 /// The run number in a task id `{instance id}:{run number}`; nothing for any other text, `01` and `+1` included.
 pub(crate) fn run_number(instance: &str, id: &str) -> Option<u32> {
     let digits = id.strip_prefix(instance)?.strip_prefix(':')?;
-    let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'));
+    let canonical = digits == "0" || !digits.starts_with(['0', '+']);
     canonical.then(|| digits.parse().ok()).flatten()
 }
 

@@ -218,7 +218,7 @@ impl State {
     }
 
     fn apply(&mut self, batch: Vec<Commit>) -> Result<(), Error> {
-        let last = |id: &str| Ok(self.kept(id).map(|kept| kept.journal.last().map_or(0, |entry| entry.seq)));
+        let last = |id: &str, _first| Ok(self.kept(id).map(|kept| kept.journal.last().map_or(0, |entry| entry.seq)));
         batch::check(PATH, &batch, last)?;
         for commit in batch {
             self.write(commit)?;

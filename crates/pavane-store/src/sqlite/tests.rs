@@ -113,6 +113,42 @@ fn closing_writes_what_is_queued_and_leaves_one_file() {
 }
 
 #[test]
+fn what_is_there_is_not_begun_again_though_nobody_remembers_it() {
+    let (_directory, path) = place();
+    put(&open(&path), vec![start("i", "[]")]).unwrap();
+    let store = open(&path);
+    let message = |n: u64, envelope: &str| Outgoing {
+        to: "s".into(),
+        envelope: format!("{envelope} {n}").into(),
+        content: None,
+        redelivered: false,
+    };
+    let (send, results) = mpsc::channel();
+    // They share transactions as it comes: what is beside the refused one stands in any case.
+    for n in 1..=60 {
+        let batch = match n % 3 {
+            0 => vec![Commit { send: vec![(n, message(n, "refused"))], ..start("i", "[]") }],
+            1 => vec![Commit { send: vec![(n, message(n, "kept"))], ..start(&format!("new{n}"), "[]") }],
+            _ => vec![step(&format!("new{}", n - 1), 2, "[]")],
+        };
+        let send = send.clone();
+        store.commit(batch, Box::new(move |r| send.send((n, r)).unwrap()));
+    }
+    for (n, result) in results.iter().take(60) {
+        match n % 3 {
+            0 => assert!(matches!(result, Err(Error::Conflict { seq: 1, .. })), "{n}: {result:?}"),
+            _ => assert!(result.is_ok(), "{n}: {result:?}"),
+        }
+    }
+    let sent: Vec<_> = store.outgoing(0, 100).unwrap().into_iter().map(|(n, m)| (n, m.envelope.to_string())).collect();
+    let kept: Vec<_> = (1..=60).filter(|n| n % 3 == 1).map(|n| (n, format!("kept {n}"))).collect();
+    assert_eq!(sent, kept);
+    assert_eq!(store.journal("i", 0, 9).unwrap().len(), 1);
+    assert_eq!(store.journal("new58", 0, 9).unwrap().len(), 2);
+    assert!(put(&store, vec![step("i", 2, "[]")]).is_ok());
+}
+
+#[test]
 fn the_last_owner_may_be_an_acknowledgement() {
     let (_directory, path) = place();
     let store = std::sync::Arc::new(open(&path));

@@ -7,6 +7,7 @@
 
 mod rows;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -183,47 +184,50 @@ impl Writer {
 impl Session<'_> {
     /// Writes a group in one transaction and acknowledges each job.
     fn transact(&mut self, group: Vec<Job>) {
-        let mut answers: Vec<(Done, Result<(), Error>)> = Vec::with_capacity(group.len());
-        if self.broken.is_some() {
-            answers.extend(group.into_iter().map(|job| (job.done, Ok(()))));
-        } else if let Err(error) = self.write(group, &mut answers) {
-            self.give_up(&failed(self.path, &error));
+        let mut refused = BTreeMap::new();
+        if self.broken.is_none() {
+            match self.write(&group) {
+                Ok(alone) => refused = alone,
+                Err(error) => self.give_up(&failed(self.path, &error)),
+            }
         }
-        // What was not refused on its own shares the fate of the transaction.
-        for (done, result) in answers {
-            let result = match &self.broken {
-                Some(reason) if result.is_ok() => Err(self.refusal(reason)),
-                _ => result,
+        for (nth, job) in group.into_iter().enumerate() {
+            // What was not refused on its own shares the fate of the transaction.
+            let result = match (refused.remove(&nth), &self.broken) {
+                (Some(refusal), _) => Err(refusal),
+                (None, Some(reason)) => Err(self.refusal(reason)),
+                (None, None) => Ok(()),
             };
-            acknowledge(self.path, done, result);
+            acknowledge(self.path, job.done, result);
         }
     }
 
-    fn write(&mut self, group: Vec<Job>, answers: &mut Vec<(Done, Result<(), Error>)>) -> rusqlite::Result<()> {
-        let (mut commits, mut bytes, mut failure) = (0, 0, None);
-        let begun = self.rows.begin();
-        for Job { work, done } in group {
-            // After a failure the rest of the group is only answered.
-            let result = match (&begun, &failure) {
-                (Ok(()), None) => match self.job(&work) {
-                    Ok(Ok((written, weight))) => {
-                        commits += written;
-                        bytes += weight;
-                        Ok(())
-                    }
-                    Ok(Err(refused)) => Err(refused),
-                    Err(error) => {
-                        failure = Some(error);
-                        Ok(())
-                    }
-                },
-                _ => Ok(()),
-            };
-            answers.push((done, result));
+    /// Writes a group; tells which of its jobs were refused on their own.
+    fn write(&mut self, group: &[Job]) -> rusqlite::Result<BTreeMap<usize, Error>> {
+        match self.attempt(group) {
+            // Perhaps an instance is here that was taken for new: nothing of the group has happened, and now each is looked
+            // for.
+            Err(error) if is_taken(&error) => {
+                self.rows.doubt()?;
+                let done = self.attempt(group);
+                self.rows.trust();
+                done
+            }
+            done => done,
         }
-        begun?;
-        if let Some(error) = failure {
-            return Err(error);
+    }
+
+    fn attempt(&mut self, group: &[Job]) -> rusqlite::Result<BTreeMap<usize, Error>> {
+        let (mut commits, mut bytes, mut refused) = (0, 0, BTreeMap::new());
+        self.rows.begin()?;
+        for (nth, job) in group.iter().enumerate() {
+            match self.job(&job.work)? {
+                Ok((written, weight)) => {
+                    commits += written;
+                    bytes += weight;
+                }
+                Err(refusal) => drop(refused.insert(nth, refusal)),
+            }
         }
         let began = Instant::now();
         self.rows.commit()?;
@@ -236,7 +240,7 @@ impl Session<'_> {
             self.counters.commits.fetch_add(commits, Ordering::Relaxed);
             self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Writes one job: how many commits and bytes it was, or why it is refused. The outer error is SQLite's.
@@ -250,8 +254,8 @@ impl Session<'_> {
         };
         self.rows.begin_batch();
         let mut failure = None;
-        let checked = batch::check(self.path, batch, |id| {
-            self.rows.last(place, id).map_err(|error| {
+        let checked = batch::check(self.path, batch, |id, first| {
+            self.rows.last(place, id, first).map_err(|error| {
                 let told = failed(self.path, &error);
                 failure = Some(error);
                 told
@@ -316,6 +320,12 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
         last = commits;
         session.transact(group);
     }
+}
+
+/// Whether a row with the same unique values is there.
+fn is_taken(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _)
+        if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
 }
 
 /// Calls `done`. One that panics must not take the writer with it: others wait for theirs.

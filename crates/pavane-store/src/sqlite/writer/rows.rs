@@ -4,7 +4,7 @@
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use ahash::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use pavane_core::Value;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::value::Texts;
-use rusqlite::{Connection, OptionalExtension, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
 
 use super::Place;
 use crate::batch::{self, run_number};
@@ -84,7 +84,7 @@ const SEND: &str = "insert or replace into outgoing_row (position, receiver, mes
 const FIND_MESSAGE: &str = "select o.message from outgoing_row o join message_row m on m.key = o.message \
      where o.position = ?1 and m.data = ?2";
 
-const GONE: &str = "delete from outgoing_row where position = ?1";
+const GONE: &str = "delete from outgoing_row where position between ?1 and ?2";
 
 const DELIVERED: &str = "delete from message_row where key = (select message from outgoing_row where position = ?1)";
 
@@ -110,10 +110,10 @@ pub(super) struct Rows<'c> {
     commit: Statement<'c>,
     is_there: Statement<'c>,
     find: Statement<'c>,
-    insert_instance: Statement<'c>,
+    insert_instance: Bound<'c>,
     update_instance: Statement<'c>,
-    event: Statement<'c>,
-    task: Statement<'c>,
+    event: Bound<'c>,
+    task: Bound<'c>,
     unsubscribe: Statement<'c>,
     subscribe: Statement<'c>,
     publish: Statement<'c>,
@@ -130,14 +130,20 @@ pub(super) struct Rows<'c> {
     dead: Statement<'c>,
     redrive: Statement<'c>,
     redriven: Statement<'c>,
-    observe: Statement<'c>,
+    observe: Bound<'c>,
     live: HashMap<Place, HashMap<String, Known>>,
     /// Messages on their way that were sent lately, by position: where their text is.
     sent: HashMap<i64, (i64, Arc<str>)>,
     /// Messages that their receivers have taken away, of which their senders are to tell yet.
     taken: HashSet<i64>,
+    /// Rows of messages that this transaction puts on their way, by position, and positions of those that it takes off it. They
+    /// are written at its end: what is in both needs no row, and most of what goes stands side by side.
+    setting_out: BTreeMap<i64, (String, i64)>,
+    arrived: BTreeSet<i64>,
     /// Instances that the check of the batch under way did not find.
     absent: Vec<String>,
+    /// Whether also those are looked for that are new as far as one can tell from their commits.
+    doubting: bool,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
 }
@@ -177,10 +183,10 @@ impl<'c> Rows<'c> {
             commit: connection.prepare(COMMIT)?,
             is_there: connection.prepare(IS_THERE)?,
             find: connection.prepare(FIND)?,
-            insert_instance: connection.prepare(INSERT_INSTANCE)?,
+            insert_instance: Bound::prepare(connection, INSERT_INSTANCE)?,
             update_instance: connection.prepare(UPDATE_INSTANCE)?,
-            event: connection.prepare(EVENT)?,
-            task: connection.prepare(TASK)?,
+            event: Bound::prepare(connection, EVENT)?,
+            task: Bound::prepare(connection, TASK)?,
             unsubscribe: connection.prepare(UNSUBSCRIBE)?,
             subscribe: connection.prepare(SUBSCRIBE)?,
             publish: connection.prepare(PUBLISH)?,
@@ -197,11 +203,14 @@ impl<'c> Rows<'c> {
             dead: connection.prepare(DEAD)?,
             redrive: connection.prepare(REDRIVE)?,
             redriven: connection.prepare(REDRIVEN)?,
-            observe: connection.prepare(OBSERVE)?,
+            observe: Bound::prepare(connection, OBSERVE)?,
             live: HashMap::default(),
             sent: HashMap::default(),
             taken: HashSet::default(),
+            setting_out: BTreeMap::new(),
+            arrived: BTreeSet::new(),
             absent: Vec::new(),
+            doubting: false,
             names: HashMap::default(),
         })
     }
@@ -211,7 +220,25 @@ impl<'c> Rows<'c> {
     }
 
     pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
+        self.move_messages()?;
         self.commit.execute([]).map(drop)
+    }
+
+    /// Takes back what was written since [`Rows::begin`]. From now on no instance is taken for new.
+    pub(super) fn doubt(&mut self) -> rusqlite::Result<()> {
+        self.doubting = true;
+        // What was remembered may never have been.
+        self.live.clear();
+        self.sent.clear();
+        self.taken.clear();
+        self.setting_out.clear();
+        self.arrived.clear();
+        self.connection.execute_batch("rollback")
+    }
+
+    /// The opposite.
+    pub(super) fn trust(&mut self) {
+        self.doubting = false;
     }
 
     /// Before the check of a batch.
@@ -220,8 +247,14 @@ impl<'c> Rows<'c> {
     }
 
     /// The position of an instance's last journal entry (0: none); nothing when there is no such instance.
-    pub(super) fn last(&mut self, place: Place, id: &str) -> rusqlite::Result<Option<u64>> {
-        let known = self.known(place, id)?;
+    ///
+    /// Of what can only be an instance's first commit it is taken that there is none: for almost all that is right, and the
+    /// others are told from the row that is there already.
+    pub(super) fn last(&mut self, place: Place, id: &str, first: bool) -> rusqlite::Result<Option<u64>> {
+        let known = match first && !self.doubting {
+            true => self.live(place).get(id).copied(),
+            false => self.known(place, id)?,
+        };
         if known.is_none() {
             self.absent.push(id.to_owned());
         }
@@ -357,26 +390,26 @@ impl<'c> Rows<'c> {
         let input = text_of(&row.input, texts);
         let Changing { compensation, error, output } = Changing::of(row, texts)?;
         let bytes = weight(&input) + weight(&compensation) + optional_weight(&error) + optional_weight(&output);
-        self.insert_instance.execute(params![
-            row.id,
-            due,
-            row.status.as_str(),
-            row.namespace,
-            row.name,
-            row.version,
-            row.start_time.0,
-            row.end_time.map(|t| t.0),
-            other_than(&row.correlation_id, &row.id),
-            row.mode.as_str(),
-            row.digest,
-            row.parent_id,
-            row.parent_task,
-            compensation,
-            error,
-            output,
-            input,
-            place.0,
-        ])?;
+        let into = &mut self.insert_instance;
+        into.bind(1, &row.id)?;
+        into.bind(2, due)?;
+        into.bind_usual(3, row.status.as_str())?;
+        into.bind_usual(4, &row.namespace)?;
+        into.bind_usual(5, &row.name)?;
+        into.bind_usual(6, &row.version)?;
+        into.bind(7, row.start_time.0)?;
+        into.bind(8, row.end_time.map(|t| t.0))?;
+        into.bind(9, other_than(&row.correlation_id, &row.id))?;
+        into.bind_usual(10, row.mode.as_str())?;
+        into.bind_usual(11, &row.digest)?;
+        into.bind(12, &row.parent_id)?;
+        into.bind(13, &row.parent_task)?;
+        into.bind_usual(14, &compensation)?;
+        into.bind(15, error)?;
+        into.bind(16, output)?;
+        into.bind(17, input)?;
+        into.bind(18, place.0)?;
+        into.execute()?;
         Ok(bytes)
     }
 
@@ -411,10 +444,13 @@ impl<'c> Rows<'c> {
         });
         let found = match sent {
             Some((message, _)) => Some(message),
-            None => self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?,
+            None => {
+                self.move_messages()?;
+                self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?
+            }
         };
         let Some(message) = found else { return Ok(None) };
-        self.gone.execute([position])?;
+        self.arrived.insert(position);
         if self.taken.len() >= SENT {
             self.taken.clear();
         }
@@ -440,26 +476,31 @@ impl<'c> Rows<'c> {
             let (head, data) = envelope_parts(&message.envelope);
             self.write_message.execute(params![head, data])?;
             let key = self.connection.last_insert_rowid();
-            self.send.execute(params![place.key(*position), message.to, key])?;
+            self.setting_out.insert(place.key(*position), (message.to.clone(), key));
             if self.sent.len() >= SENT {
                 self.sent.clear();
             }
             self.sent.insert(place.key(*position), (key, message.envelope.clone()));
             bytes += weight(&message.envelope);
         }
-        for position in &commit.delivered {
-            let position = place.key(*position);
-            if self.taken.remove(&position) {
-                continue;
-            }
+        let delivered: Vec<i64> = commit.delivered.iter().map(|position| place.key(*position)).collect();
+        let delivered: Vec<i64> = delivered.into_iter().filter(|position| !self.taken.remove(position)).collect();
+        if !delivered.is_empty() {
+            self.move_messages()?;
+        }
+        for position in delivered {
             self.sent.remove(&position);
             self.delivered.execute([position])?;
-            self.gone.execute([position])?;
+            self.arrived.insert(position);
+        }
+        if !commit.dead.is_empty() || !commit.redrive.is_empty() {
+            self.move_messages()?;
         }
         for (position, reason) in &commit.dead {
-            self.sent.remove(&place.key(*position));
-            self.dead.execute(params![place.key(*position), reason])?;
-            self.gone.execute([place.key(*position)])?;
+            let position = place.key(*position);
+            self.sent.remove(&position);
+            self.dead.execute(params![position, reason])?;
+            self.gone.execute([position, position])?;
         }
         for position in &commit.redrive {
             self.redrive.execute([place.key(*position)])?;
@@ -468,26 +509,42 @@ impl<'c> Rows<'c> {
         Ok(bytes)
     }
 
+    /// Writes which messages are on their way.
+    fn move_messages(&mut self) -> rusqlite::Result<()> {
+        self.arrived.retain(|position| self.setting_out.remove(position).is_none());
+        while let Some((position, (receiver, message))) = self.setting_out.pop_first() {
+            self.send.execute(params![position, receiver, message])?;
+        }
+        while let Some(first) = self.arrived.pop_first() {
+            let mut last = first;
+            while self.arrived.remove(&last.saturating_add(1)) {
+                last = last.saturating_add(1);
+            }
+            self.gone.execute([first, last])?;
+        }
+        Ok(())
+    }
+
     fn task(&mut self, instance: i64, task: &ServiceTask, texts: &Texts) -> rusqlite::Result<u64> {
         let input = text_of(&task.input_data, texts);
         let output = task.output_data.as_ref().map(|value| text_of(value, texts));
         let error = task.error.as_ref().map(json).transpose()?;
-        self.task.execute(params![
-            instance,
-            run_number(&task.workflow_instance_id, &task.id),
-            task.reference,
-            task.name,
-            task.service_name,
-            task.kind,
-            task.status.as_str(),
-            task.attempt,
-            task.start_time.0,
-            task.end_time.map(|t| t.0),
-            task.compensates,
-            error,
-            input,
-            output,
-        ])?;
+        let into = &mut self.task;
+        into.bind(1, instance)?;
+        into.bind(2, run_number(&task.workflow_instance_id, &task.id))?;
+        into.bind(3, &task.reference)?;
+        into.bind(4, &task.name)?;
+        into.bind(5, &task.service_name)?;
+        into.bind_usual(6, &task.kind)?;
+        into.bind_usual(7, task.status.as_str())?;
+        into.bind(8, task.attempt)?;
+        into.bind(9, task.start_time.0)?;
+        into.bind(10, task.end_time.map(|t| t.0))?;
+        into.bind(11, &task.compensates)?;
+        into.bind(12, &error)?;
+        into.bind(13, &input)?;
+        into.bind(14, &output)?;
+        into.execute()?;
         Ok(weight(&input) + optional_weight(&output) + optional_weight(&error))
     }
 
@@ -501,6 +558,43 @@ impl<'c> Rows<'c> {
             self.subscribe.execute(params![instance, of_type])?;
         }
         Ok(())
+    }
+}
+
+/// A statement whose parameters are bound one by one, and stay bound: SQLite copies each text that is bound, and many columns
+/// hold the same text in one row and the next.
+struct Bound<'c> {
+    statement: Statement<'c>,
+    /// What is bound to parameters with a usual text, by their numbers.
+    usual: Vec<Option<String>>,
+}
+
+impl<'c> Bound<'c> {
+    fn prepare(connection: &'c Connection, sql: &str) -> rusqlite::Result<Bound<'c>> {
+        let statement = connection.prepare(sql)?;
+        let usual = vec![None; statement.parameter_count() + 1];
+        Ok(Bound { statement, usual })
+    }
+
+    /// Binds a parameter. Each is always bound by this, or always by [`Bound::bind_usual`].
+    fn bind(&mut self, number: usize, value: impl ToSql) -> rusqlite::Result<()> {
+        self.statement.raw_bind_parameter(number, value)
+    }
+
+    /// Binds a parameter to a text that it is likely to have already.
+    fn bind_usual(&mut self, number: usize, text: &str) -> rusqlite::Result<()> {
+        let Some(usual) = self.usual.get_mut(number).filter(|usual| usual.as_deref() != Some(text)) else {
+            return Ok(());
+        };
+        self.statement.raw_bind_parameter(number, text)?;
+        let kept = usual.get_or_insert_default();
+        kept.clear();
+        kept.push_str(text);
+        Ok(())
+    }
+
+    fn execute(&mut self) -> rusqlite::Result<()> {
+        self.statement.raw_execute().map(drop)
     }
 }
 
@@ -535,7 +629,7 @@ struct Apart<'e> {
 }
 
 fn write_entry(
-    statement: &mut Statement<'_>,
+    into: &mut Bound<'_>,
     instance: i64,
     entry: &JournalEntry,
     apart: Option<Apart<'_>>,
@@ -545,19 +639,18 @@ fn write_entry(
         Some(Apart { payload, message, tail }) => (payload, Some(message), Some(tail)),
         None => (entry.payload.as_str(), None, None),
     };
-    statement.execute(params![
-        instance,
-        number(entry.seq),
-        entry.timestamp.0,
-        entry.event_type,
-        entry.subject,
-        entry.service_task_id.as_ref().and_then(|task| run_number(id, task)),
-        other_than(&entry.correlation_id, id),
-        entry.causation_id,
-        payload,
-        message,
-        tail,
-    ])?;
+    into.bind(1, instance)?;
+    into.bind(2, number(entry.seq))?;
+    into.bind(3, entry.timestamp.0)?;
+    into.bind_usual(4, &entry.event_type)?;
+    into.bind(5, &entry.subject)?;
+    into.bind(6, entry.service_task_id.as_ref().and_then(|task| run_number(id, task)))?;
+    into.bind(7, other_than(&entry.correlation_id, id))?;
+    into.bind(8, &entry.causation_id)?;
+    into.bind(9, payload)?;
+    into.bind(10, message)?;
+    into.bind(11, tail)?;
+    into.execute()?;
     Ok(weight(payload) + tail.map_or(0, weight))
 }
 
