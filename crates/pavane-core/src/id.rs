@@ -13,8 +13,8 @@ pub fn derived(parts: &[&str]) -> String {
 
 /// The `Idempotency-Key` of one epoch of one task run: `sha256(instance / task reference / loop indices / epoch)`.
 pub fn idempotency_key(instance: &str, reference: &str, indices: &[u32], epoch: u32) -> String {
-    let indices: Vec<String> = indices.iter().map(u32::to_string).collect();
-    hex(&Sha256::digest(format!("{instance}\u{1f}{reference}\u{1f}{}\u{1f}{epoch}", indices.join(","))))
+    let indices = indices.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    hex(&Sha256::digest([instance, reference, &indices, &epoch.to_string()].join("\u{1f}")))
 }
 
 /// The digest by which a definition or program is known: lower-case hex SHA-256.
@@ -25,5 +25,10 @@ pub fn digest(bytes: &[u8]) -> String {
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(*byte));
+    }
+    text
 }

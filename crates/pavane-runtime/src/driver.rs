@@ -18,8 +18,8 @@ use std::time::Duration;
 use ahash::HashMap;
 use pavane_core::definition::Mode;
 use pavane_core::engine::{
-    CallId, Certainty, Command, Effect, Event, Input, Outcome, Parent, Rejected, Start, State, Step, TraceContext,
-    Wake, decide, decide_on,
+    CallId, Certainty, Command, Effect, Event, Input, Outcome, Parent, Rejected, Request, Start, State, Step,
+    TraceContext, Wake, decide, decide_on,
 };
 use pavane_core::problem::Kind;
 use pavane_core::program::Program;
@@ -159,7 +159,7 @@ enum Answer {
 }
 
 /// A step, and the status it leads to when that is the instance's last.
-type Decided = (Step, Option<Status>);
+type Decided = (Box<Step>, Option<Status>);
 
 /// Why there is no step, and the one there was.
 type Refused = (Rejected, Option<Box<Step>>);
@@ -436,7 +436,7 @@ impl Driver {
     }
 
     /// Decides one input, as the rest of a step or on its own, for an instance in memory.
-    fn decide(&mut self, id: &str, command: Command, on: Option<Step>) -> Option<Result<Decided, Refused>> {
+    fn decide(&mut self, id: &str, command: Command, on: Option<Box<Step>>) -> Option<Result<Decided, Refused>> {
         let active = self.active.get_mut(id)?;
         let timer = active.state.next_timer();
         let was_ended = active.state.is_ended();
@@ -445,9 +445,10 @@ impl Driver {
         let first = on.is_none();
         let step = match on {
             None => decide(program, host, state, input).map_err(|rejected| (rejected, None)),
-            Some(step) => decide_on(program, host, state, step, input).map_err(|(step, why)| (why, Some(step))),
+            Some(step) => decide_on(program, host, state, *step, input).map_err(|(step, why)| (why, Some(step))),
         };
-        let decided = step.map(|step| {
+        // It is large, and goes from hand to hand.
+        let decided = step.map(Box::new).map(|step| {
             active.resting = None;
             if first && step.repeats() {
                 // What it leads to may have been begun when it came before.
@@ -467,7 +468,14 @@ impl Driver {
     }
 
     /// Puts a step into the next batch, with the message that it came from if that was made in this process.
-    fn commit(&mut self, id: &str, step: Step, ended: Option<Status>, answer: Option<Answer>, taken: Option<Taken>) {
+    fn commit(
+        &mut self,
+        id: &str,
+        step: Box<Step>,
+        ended: Option<Status>,
+        answer: Option<Answer>,
+        taken: Option<Taken>,
+    ) {
         let spans = self.watch(id, &step, ended);
         let Some(active) = self.active.get_mut(id) else { return };
         active.uncommitted += 1;
@@ -596,8 +604,10 @@ impl Driver {
         let tally = &self.engine.shared.tally;
         tally.batches.fetch_add(1, Ordering::Relaxed);
         tally.steps.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
-        let commits = std::mem::take(&mut self.batch);
-        let batch = std::mem::take(&mut self.continuations);
+        // The next batch is likely to be about as large: a commit is too large to be moved for nothing.
+        let room = self.batch.len();
+        let commits = std::mem::replace(&mut self.batch, Vec::with_capacity(room));
+        let batch = std::mem::replace(&mut self.continuations, Vec::with_capacity(room));
         let back = self.back_sender.clone();
         self.engine.shared.store.commit(
             commits,
@@ -699,12 +709,8 @@ impl Driver {
     fn begin(&mut self, id: &str) {
         let Some(active) = self.active.get_mut(id) else { return };
         let outstanding = active.state.outstanding();
-        let gone: Vec<Begun> = {
-            let owed: BTreeSet<CallId> = outstanding.iter().map(Effect::call_id).collect();
-            let calls: Vec<CallId> = active.in_flight.keys().filter(|call| !owed.contains(call)).copied().collect();
-            calls.into_iter().filter_map(|call| active.in_flight.remove(&call)).collect()
-        };
-        let mut begin = Vec::new();
+        let gone = active.not_owed(&outstanding);
+        let mut begin = Vec::with_capacity(outstanding.len());
         for effect in outstanding {
             let call = effect.call_id();
             if active.in_flight.contains_key(&call) {
@@ -723,6 +729,10 @@ impl Driver {
                 release.withdraw();
             }
         }
+        if begin.is_empty() && gone.is_empty() {
+            return;
+        }
+        let bodies: Vec<Option<Arc<str>>> = begin.iter().map(|(effect, _)| active.body_of(effect)).collect();
         let correlation = active.state.correlation_id().to_owned();
         let trace = active.state.trace().cloned();
         for begun in gone {
@@ -733,12 +743,11 @@ impl Driver {
                 Begun::Call(release) => drop(release.withdraw()),
             }
         }
-        for (effect, release) in begin {
+        for ((effect, release), body) in begin.into_iter().zip(bodies) {
             match effect {
                 Effect::Call(call) => {
-                    let context =
-                        Context { instance: id.to_owned(), release, trace: trace.clone(), ..Context::default() };
-                    self.call(context, call);
+                    let (instance, trace) = (id.to_owned(), trace.clone());
+                    self.call(Context { instance, release, trace, callback: None, body }, call);
                 }
                 Effect::StartChild { call, child } => {
                     let trace = trace.as_ref().map(|trace| watched::of_child(id, trace, call));
@@ -855,6 +864,22 @@ impl Active {
             born: None,
             resting: None,
         }
+    }
+
+    /// Takes out what was begun and is owed no more.
+    fn not_owed(&mut self, outstanding: &[Effect]) -> Vec<Begun> {
+        if self.in_flight.is_empty() {
+            return Vec::new();
+        }
+        let owed: BTreeSet<CallId> = outstanding.iter().map(Effect::call_id).collect();
+        self.in_flight.extract_if(|call, _| !owed.contains(call)).map(|(_, begun)| begun).collect()
+    }
+
+    /// The body of a call's request, as the step has it that led to the call.
+    fn body_of(&self, effect: &Effect) -> Option<Arc<str>> {
+        let Effect::Call(call) = effect else { return None };
+        let Request::Http(request) = &*call.request else { return None };
+        self.waiting.as_ref().map_or(&self.texts, |waiting| waiting.texts()).shared(request.body.as_ref()?)
     }
 
     /// Whether messages may come for it from other locations.

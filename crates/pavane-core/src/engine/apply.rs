@@ -180,7 +180,7 @@ impl State {
 
     fn started(&mut self, start: &Start, input: Option<&Value>, deadline: Option<Timestamp>) {
         let data = input.unwrap_or(&start.input).clone();
-        self.start = Some(start.clone());
+        self.start = Some(Arc::new(start.clone()));
         self.started_at = self.now;
         self.deadline = deadline;
         self.tokens.insert(ROOT, Token { context: data.clone(), data, ..Token::default() });
@@ -237,7 +237,7 @@ impl State {
         self.called_back(t, true);
         let address = self.tokens.get(&t).and_then(|token| called(program, token, &address)).unwrap_or(address);
         let undoable = |token: &Token| token.top().is_some_and(|frame| program.node(frame.node).undo.is_some());
-        let key = self.token(t).is_some_and(undoable).then(|| self.key_of(&address));
+        let key = self.tokens.get(&t).filter(|token| undoable(token)).map(|token| self.key_of(token, &address));
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Some(frame) = token.frames.pop() else { return };
         token.pending = Pending::Nothing;
@@ -267,7 +267,8 @@ impl State {
         let done = matches!(trace, Trace::Done(_));
         let token = self.tokens.get(&t).filter(|_| done);
         let address = token.and_then(|token| called(program, token, &address)).unwrap_or(address);
-        let key = self.key_of(&address);
+        let kept = matches!(trace, Trace::Indeterminate | Trace::Done(_));
+        let key = self.tokens.get(&t).filter(|_| kept).map(|token| self.key_of(token, &address));
         let Some(token) = self.tokens.get_mut(&t) else { return };
         let Some(frame) = token.frames.pop() else { return };
         token.pending = Pending::Nothing;
@@ -280,7 +281,7 @@ impl State {
         // The compensation may stand at the call, or at the call of the function that it is in.
         let around = token.frames.iter().rev().take_while(|f| matches!(f.role, Role::Function));
         let undoable = std::iter::once(&frame).chain(around).find(|f| program.node(f.node).undo.is_some());
-        let entry = undoable.map(|frame| frame.done(key, address.clone(), output, certain));
+        let entry = undoable.zip(key).map(|(frame, key)| frame.done(key, address.clone(), output, certain));
         if certain || entry.is_some() {
             token.forget_unknown(&address);
         }
@@ -319,8 +320,12 @@ impl State {
         }
     }
 
-    fn key_of(&self, address: &str) -> String {
-        id::idempotency_key(self.id(), address, &[], self.epochs.get(address).map_or(0, |e| e.number))
+    /// The key of what a token did last at an address. While it waits for a call, that is the one.
+    fn key_of(&self, token: &Token, address: &str) -> String {
+        match &token.pending {
+            Pending::Call(call) => call.key.clone(),
+            _ => id::idempotency_key(self.id(), address, &[], self.epochs.get(address).map_or(0, |e| e.number)),
+        }
     }
 
     fn wait_for(&mut self, t: TokenId, pending: Pending) {
@@ -486,7 +491,7 @@ impl State {
         let Some(token) = self.tokens.get_mut(&t) else { return };
         token.pending = Pending::Nothing;
         if let Some(Frame { role: Role::Undo(undoing), .. }) = token.frames.pop() {
-            self.unresolved.push((Entry::Task(Box::new(undoing.task)), reason.to_owned()));
+            self.unresolved.push((Entry::Task(undoing.task), reason.to_owned()));
         }
         if halt {
             self.halted(t);
@@ -678,7 +683,7 @@ impl Token {
     fn begin_undo(&mut self, at: Timestamp) {
         let Some(rollback) = self.rollbacks.last_mut() else { return };
         let Some(Entry::Task(done)) = rollback.todo.pop() else { return };
-        let undoing = Undoing { task: *done, retries: 0, first_failure: None, problem: rollback.problem.clone() };
+        let undoing = Undoing { task: done, retries: 0, first_failure: None, problem: rollback.problem.clone() };
         let input = undoing.input();
         self.data = input.clone();
         self.frames.push(Frame {
@@ -719,7 +724,7 @@ impl Undoing {
 impl Frame {
     fn done(&self, key: String, address: String, output: Value, certain: bool) -> Entry {
         let Frame { node, run, input, .. } = self;
-        Entry::Task(Box::new(Done {
+        Entry::Task(Arc::new(Done {
             node: *node as NodeId,
             run: *run,
             key,
@@ -727,6 +732,7 @@ impl Frame {
             input: input.clone(),
             output,
             certain,
+            kept: Default::default(),
         }))
     }
 }

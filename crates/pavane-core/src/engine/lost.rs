@@ -177,7 +177,7 @@ impl Loss {
         }
         let context = part.state.tokens.values().next().map(|token| token.context.clone()).unwrap_or_default();
         let remains = Remains { service: lost.name().to_owned(), entries, lost: missing.clone(), context };
-        let header = Header { start, started_at: home.started_at, deadline: home.deadline };
+        let header = Header { start, started_at: home.started_at, deadline: home.deadline, kept: Default::default() };
         let sent = known.iter().map(|known| (known.at.clone(), known.sent)).collect();
         let taken = known.iter().map(|known| (known.at.clone(), known.taken)).collect();
         let replaced = Some(Replaced { here: lost.clone(), header, sent, taken });
@@ -311,7 +311,7 @@ impl Token {
     /// What it would have to undo, were it to do nothing more: the last first.
     fn entries(&self) -> Vec<Entry> {
         let undoing = self.frames.iter().rev().filter_map(|frame| match &frame.role {
-            Role::Undo(undoing) => Some(Entry::Task(Box::new(undoing.task.clone()))),
+            Role::Undo(undoing) => Some(Entry::Task(undoing.task.clone())),
             _ => None,
         });
         let rollbacks = self.rollbacks.iter().rev().flat_map(|rollback| rollback.todo.iter().rev().cloned());

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::event::TokenId;
+use super::kept::Kept;
 use super::state::{Arrival, Entry, Token};
 use super::types::Start;
 use crate::definition::Document;
@@ -70,6 +72,9 @@ pub struct Message {
     /// Texts of values that it may hold whole: before it is written, those of the message that led to it; then its own.
     #[serde(skip)]
     pub(super) texts: Texts,
+    /// What its list of values begins with; before it is written, what that of the message began with that led to it.
+    #[serde(skip)]
+    pub(super) beginning: once::Beginning,
 }
 
 /// A message as JSON, see [`Message::write`].
@@ -108,21 +113,38 @@ impl Serialize for Members<'_> {
 }
 
 impl Message {
-    fn to_json(&self) -> Result<(String, Texts), serde_json::Error> {
-        let (values, members, texts) = once::writing(&self.texts, || {
-            let mut members = Vec::with_capacity(USUAL);
-            json::to_writer(&mut members, &Members(self)).map(|()| members)
-        });
-        let members = String::from_utf8(members?).map_err(serde::ser::Error::custom)?;
+    fn to_json(&self) -> Result<(String, Texts, once::Beginning), serde_json::Error> {
+        let once::Written { list, done, texts, beginning } = once::writing(
+            &self.texts,
+            &self.beginning,
+            || self.list_values(),
+            || {
+                let mut members = Vec::with_capacity(USUAL);
+                json::to_writer(&mut members, &Members(self)).map(|()| members)
+            },
+        );
+        let members = String::from_utf8(done?).map_err(serde_json::Error::custom)?;
         // They are an object and there is one at least.
         let members = members.strip_prefix('{').unwrap_or(&members);
-        Ok((["{\"", VALUES, "\":", &values, ",", members].concat(), texts))
+        Ok((["{\"", VALUES, "\":", &list, ",", members].concat(), texts, beginning))
+    }
+
+    /// Puts first into the list what messages after this one begin with, too.
+    fn list_values(&self) {
+        let log = match &self.body {
+            Body::Token { token, .. } => &*token.log,
+            Body::Report { arrival, .. } => &*arrival.log,
+            _ => &[],
+        };
+        // Only that it is in the list matters here.
+        let _ = once::position(&self.header.start.input);
+        log.iter().for_each(Entry::list_values);
     }
 }
 
 impl Serialize for Message {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let (text, _) = self.to_json().map_err(serde::ser::Error::custom)?;
+        let (text, ..) = self.to_json().map_err(S::Error::custom)?;
         Raw(&text).serialize(to)
     }
 }
@@ -177,12 +199,40 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for PutBack<A> {
 
 /// What every location knows of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub(super) struct Header {
-    pub start: Start,
+    pub start: Arc<Start>,
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    #[serde(skip)]
+    pub kept: Kept<Times>,
+}
+
+/// What may be different in the header of another message of the instance: where the list has its input, when it began, and
+/// until when it may last.
+pub(super) type Times = (u32, Timestamp, Option<Timestamp>);
+
+impl Serialize for Header {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        /// Its members, one by one.
+        struct Members<'a>(&'a Header);
+        impl Serialize for Members<'_> {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                Header::serialize(self.0, to)
+            }
+        }
+        let Some(input) = once::position(&self.start.input) else { return Header::serialize(self, to) };
+        let times = (input, self.started_at, self.deadline);
+        let text = self.kept.text(times, || json::to_string(&Members(self))).map_err(S::Error::custom)?;
+        Raw(&text).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Header::deserialize(from)
+    }
 }
 
 /// What a message does at its receiver.
@@ -276,9 +326,9 @@ impl Message {
     pub fn write(&mut self) {
         // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
         if self.written.0.is_none()
-            && let Ok((text, texts)) = self.to_json()
+            && let Ok((text, texts, beginning)) = self.to_json()
         {
-            (self.written, self.texts) = (Written(Some(text.into())), texts);
+            (self.written, self.texts, self.beginning) = (Written(Some(text.into())), texts, beginning);
         }
     }
 
@@ -295,10 +345,11 @@ impl Message {
     /// The message as a CloudEvent in the JSON format: its data, which comes last, is the message; its attributes are for
     /// the bus and for people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
-        let Document { namespace, name, version, .. } = program.document();
+        let Document { namespace, name, .. } = program.document();
         let (from, to) = (self.from.name(), self.to.name());
         let mut out = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
-        out.extend_from_slice(b"{\"specversion\":\"1.0\"");
+        out.extend_from_slice(b"{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
+        out.extend_from_slice(program.attributes().as_bytes());
         let mut attribute = |attribute: &str, parts: &[&str]| {
             out.extend_from_slice(b",\"");
             out.extend_from_slice(attribute.as_bytes());
@@ -310,14 +361,10 @@ impl Message {
         let (task, what) = self.what(program);
         attribute("type", &[namespace, ".", name, ".", task, what, ".", FORM]);
         attribute("time", &[&at.to_string()]);
-        attribute("datacontenttype", &["application/json"]);
         attribute("subject", &[self.subject(program)]);
         attribute("correlationid", &[&self.header.start.correlation_id]);
         attribute("partitionkey", &[&self.instance]);
         attribute("pvninstance", &[&self.instance]);
-        attribute("pvnworkflow", &[namespace, ".", name]);
-        attribute("pvnversion", &[version]);
-        attribute("pvndigest", &[self.digest.get(..16).unwrap_or(&self.digest)]);
         attribute("pvnto", &[to]);
         attribute("pvnkind", &[self.kind()]);
         out.extend_from_slice(b",\"data\":");
@@ -433,12 +480,13 @@ mod tests {
             to: Location::Service("s".into()),
             number: 1,
             redelivered: false,
-            header: Header { start, started_at: Timestamp(5), deadline: None },
+            header: Header { start: start.into(), started_at: Timestamp(5), deadline: None, kept: Kept::default() },
             body: Body::Token { t: TokenId(0), token: Box::default(), errand: Errand::Finish },
             compensated: vec!["/do/0/a".into()],
             unresolved,
             written: Written::default(),
             texts: Texts::default(),
+            beginning: Default::default(),
         };
         let journal = |message: &Message| {
             serde_json::to_string(&Event::Arrived { message: Box::new(message.clone()), parked: false }).unwrap()

@@ -10,6 +10,7 @@
 mod apply;
 mod callback;
 mod event;
+mod kept;
 mod lifecycle;
 mod lost;
 mod machine;
@@ -49,6 +50,9 @@ use crate::value::{Texts, Value, json};
 
 /// About how long the events of a step are, written.
 const EVENTS: usize = 2_048;
+
+/// More bytes than the moment has at which the rest of a step was decided.
+const LATER: usize = 64;
 
 /// Everything one input led to: to be made durable together, before any effect is performed.
 #[derive(Debug)]
@@ -130,10 +134,18 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
     let mut machine = Machine::new(program, host, state, now);
     let cause = machine.take(input.command)?;
     machine.run();
-    let Machine { events, tasks, publish, send, oversize, .. } = machine;
+    let Machine { events, tasks, publish, mut send, oversize, .. } = machine;
     let id = state.id().to_owned();
     let after = Before::of(program, state);
-    let (payload, texts) = noting(|| written(&events));
+    let (payload, noted) = noting(|| written(&events));
+    let came = events.iter().find_map(|event| match event {
+        Event::Arrived { message, .. } => Some(message.texts.clone()),
+        _ => None,
+    });
+    let mut texts = came.unwrap_or_default();
+    texts.extend(noted);
+    // A receiver in this process writes some of these values next.
+    send.iter_mut().for_each(|message| message.texts.extend(texts.clone()));
     let entry = JournalEntry {
         workflow_instance_id: id.clone(),
         seq: state.seq + 1,
@@ -205,6 +217,7 @@ impl Step {
     fn with(self, rest: Step) -> Step {
         let later = Event::Later { at: rest.entry.timestamp };
         let mut payload = self.entry.payload;
+        payload.reserve(rest.entry.payload.len() + LATER);
         // Both payloads are lists, and neither is empty.
         payload.pop();
         payload.push(',');
@@ -213,6 +226,7 @@ impl Step {
         payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
         let (mut events, mut tasks, mut publish, mut send) = (self.events, self.tasks, self.publish, self.send);
         let mut texts = self.texts;
+        events.reserve(rest.events.len() + 1);
         events.push(later);
         events.extend(rest.events);
         tasks.extend(rest.tasks);
@@ -283,7 +297,7 @@ impl Machine<'_> {
         let filter = self.program.input();
         check(filter.schema.as_ref(), &start.input, "input", "").map_err(Rejected::Invalid)?;
         // `$workflow` is to be seen by `input.from`: the start is in place for the evaluation only.
-        let probe = State { start: Some(start.clone()), started_at: self.now, ..State::default() };
+        let probe = State { start: Some(start.clone().into()), started_at: self.now, ..State::default() };
         let scope = Scope { state: &probe, ..self.scope() };
         let transformed = filter.transform.as_ref().map(|from| scope.template(from, &start.input)).transpose();
         let input = transformed.map_err(Rejected::Invalid)?;

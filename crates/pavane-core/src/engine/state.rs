@@ -5,11 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::de::Deserializer;
+use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::Wake;
 use super::event::{AfterRollback, Awaited, Parked, ReportKind, TokenId};
-use super::message::Peer;
+use super::kept::Kept;
+use super::message::{Peer, Times};
 use super::notice::Notice;
 use super::types::{Call, CallId, Child, Effect, Parent, Request, Start, TraceContext};
 use crate::event::CloudEvent;
@@ -17,7 +20,8 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::{Compensation, CompensationStatus, Status, Unresolved};
 use crate::time::Timestamp;
-use crate::value::{Texts, Value};
+use crate::value::text::Raw;
+use crate::value::{Texts, Value, json, once};
 
 /// The main thread of control.
 pub(super) const ROOT: TokenId = TokenId(0);
@@ -34,10 +38,14 @@ const MAX_CALLED_BACK: usize = 1_000;
 /// The whole state of one instance.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<Arc<Start>>,
     pub(super) started_at: Timestamp,
     /// Texts of values of the message that was taken last: the next one that is sent may hold them, too.
     pub(super) texts: Texts,
+    /// The header of that message, as it was written.
+    pub(super) header: Kept<Times>,
+    /// What its list of values begins with.
+    pub(super) beginning: once::Beginning,
     pub(super) deadline: Option<Timestamp>,
     pub(super) tokens: BTreeMap<TokenId, Token>,
     pub(super) next_token: u32,
@@ -226,7 +234,7 @@ pub(super) struct Listening {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Undoing {
-    pub task: Done,
+    pub task: Arc<Done>,
     pub retries: u32,
     pub first_failure: Option<Timestamp>,
     pub problem: Problem,
@@ -352,7 +360,8 @@ pub(super) struct Arrival {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Entry {
-    Task(Box<Done>),
+    /// Shared by the copies of a log: one travels with each message.
+    Task(Arc<Done>),
     Parallel(Vec<Vec<Entry>>),
     /// A race whose losers may still be coming home to where it was joined.
     Race {
@@ -364,6 +373,17 @@ pub(super) enum Entry {
 }
 
 impl Entry {
+    /// Puts its values into the list of the message that is being written, if they are not there. A log only grows: put there
+    /// first, they are at the same positions in the next message.
+    pub fn list_values(&self) {
+        match self {
+            // Only that they are in the list matters here.
+            Entry::Task(done) => drop(done.positions()),
+            Entry::Parallel(branches) => branches.iter().flatten().for_each(Entry::list_values),
+            Entry::Race { .. } | Entry::Stuck => {}
+        }
+    }
+
     pub fn is_stuck(&self) -> bool {
         match self {
             Entry::Stuck => true,
@@ -402,7 +422,7 @@ impl Entry {
 
 /// A task whose effect may have to be undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 pub(super) struct Done {
     pub node: NodeId,
     pub run: u32,
@@ -412,6 +432,41 @@ pub(super) struct Done {
     /// Null while the outcome is unknown.
     pub output: Value,
     pub certain: bool,
+    /// As messages hold it whose lists have its values at these positions.
+    #[serde(skip)]
+    pub kept: Kept<[u32; 2]>,
+}
+
+impl Done {
+    /// Where its values are in the list of the message that is being written, if one is.
+    fn positions(&self) -> Option<[u32; 2]> {
+        Some([once::position(&self.input)?, once::position(&self.output)?])
+    }
+}
+
+impl Serialize for Done {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        /// Its members, one by one.
+        struct Members<'a>(&'a Done);
+        impl Serialize for Members<'_> {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                Done::serialize(self.0, to)
+            }
+        }
+        match self.positions() {
+            Some(at) => {
+                let text = self.kept.text(at, || json::to_string(&Members(self))).map_err(S::Error::custom)?;
+                Raw(&text).serialize(to)
+            }
+            None => Done::serialize(self, to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Done {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Done::deserialize(from)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -123,12 +123,18 @@ impl Machine<'_> {
             to,
             number,
             redelivered: false,
-            header: Header { start, started_at: self.state.started_at, deadline: self.state.deadline },
+            header: Header {
+                start,
+                started_at: self.state.started_at,
+                deadline: self.state.deadline,
+                kept: self.state.header.clone(),
+            },
             body,
             compensated,
             unresolved,
             written: Default::default(),
             texts: self.state.texts.clone(),
+            beginning: self.state.beginning.clone(),
         })
     }
 
@@ -347,7 +353,7 @@ impl Machine<'_> {
 impl State {
     /// Puts what a message brings into the state.
     pub(super) fn take_in(&mut self, message: &Message) {
-        let Header { start, started_at, deadline } = &message.header;
+        let Header { start, started_at, deadline, kept } = &message.header;
         if self.start.is_none() {
             self.start = Some(start.clone());
             self.started_at = *started_at;
@@ -355,6 +361,8 @@ impl State {
         }
         self.here = message.to.clone();
         self.texts = message.texts.clone();
+        self.header = kept.clone();
+        self.beginning = message.beginning.clone();
         self.compensated.extend(message.compensated.iter().cloned());
         self.unresolved.extend(message.unresolved.iter().cloned());
     }

@@ -48,9 +48,10 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
     } else {
         compiler.types.into_iter().map(Subscription::Type).collect()
     };
-    Ok(Program {
+    let mut program = Program {
         document: definition.document.clone(),
-        digest: digest(definition, resources),
+        digest: String::new(),
+        attributes: String::new(),
         source: definition.source.clone(),
         nodes,
         by_reference,
@@ -66,7 +67,9 @@ pub(super) fn compile(definition: &Definition, resources: &Resources) -> Result<
             .collect(),
         locations: vec![Location::Engine],
         fleeting: compiler.fleeting,
-    })
+    };
+    program.identify(digest(definition, resources));
+    Ok(program)
 }
 
 fn digest(definition: &Definition, resources: &Resources) -> String {

@@ -52,6 +52,8 @@ pub struct Program {
     locations: Vec<Location>,
     /// Whether any expression reads what another evaluation of the same step would find changed.
     fleeting: bool,
+    /// What the envelope of every message says of it.
+    attributes: String,
 }
 
 /// Documents that a definition refers to by URI (schemas), fetched when it is deployed.
@@ -151,6 +153,21 @@ impl Program {
     /// All nodes, in the order of the document.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter()
+    }
+
+    /// Makes this its digest.
+    fn identify(&mut self, digest: String) {
+        let Document { namespace, name, version, .. } = &self.document;
+        let workflow = format!("{namespace}.{name}");
+        let short = digest.get(..16).unwrap_or(&digest);
+        let members = [("pvnworkflow", workflow.as_str()), ("pvnversion", version), ("pvndigest", short)];
+        self.attributes = members.map(|(name, value)| format!(",\"{name}\":{}", Value::text(value).to_json())).concat();
+        self.digest = digest;
+    }
+
+    /// The attributes of a message's envelope that tell its program: members of a JSON object, each after a comma.
+    pub(crate) fn attributes(&self) -> &str {
+        &self.attributes
     }
 
     /// Whether a step decided again, on the same state but later, may come to other requests.

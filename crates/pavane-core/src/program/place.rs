@@ -56,7 +56,7 @@ pub(super) fn place(
     let placed: BTreeMap<&str, &str> =
         program.nodes.iter().filter_map(|node| Some((&*node.reference, node.location.as_ref()?.name()))).collect();
     let text = placed.iter().fold(program.digest.clone(), |text, (task, at)| format!("{text}\n{task} {at}"));
-    program.digest = id::digest(text.as_bytes());
+    program.identify(id::digest(text.as_bytes()));
     Ok(program)
 }
 

@@ -42,9 +42,18 @@ impl fmt::Debug for Texts {
 impl Texts {
     /// The text of a value, if it is here.
     pub fn of(&self, value: &Value) -> Option<&str> {
+        self.find(value).map(|(_, text)| &**text)
+    }
+
+    /// The same, for whoever keeps it.
+    pub fn shared(&self, value: &Value) -> Option<Arc<str>> {
+        self.find(value).map(|(_, text)| text.clone())
+    }
+
+    fn find(&self, value: &Value) -> Option<&(Value, Arc<str>)> {
         let wanted = identity(&value.0)?;
         // The value is kept with its text, so no other one has its address.
-        self.0.iter().rev().find(|(value, _)| identity(&value.0) == Some(wanted)).map(|(_, text)| &**text)
+        self.0.iter().rev().find(|(value, _)| identity(&value.0) == Some(wanted))
     }
 
     /// Those of some values, written for it.
@@ -62,8 +71,7 @@ impl Texts {
 
     /// Keeps the text that others have of a value.
     pub(super) fn take_from(&mut self, others: &Texts, value: &Value) {
-        let wanted = identity(&value.0);
-        self.0.extend(others.0.iter().rev().find(|(value, _)| identity(&value.0) == wanted).cloned());
+        self.0.extend(others.find(value).cloned());
     }
 
     /// Takes others in; the oldest go.

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use ahash::HashMap;
 use jaq_json::{Map, Num, Val};
@@ -42,6 +43,8 @@ enum Mode {
 struct Writer {
     /// Kept, so that no other value gets the address of one of these.
     values: Vec<Value>,
+    /// Those of the beginning that were asked for. Of the others none is.
+    wanted: Vec<bool>,
     text: Vec<u8>,
     null: Option<u32>,
     positions: HashMap<(usize, usize), u32>,
@@ -53,20 +56,62 @@ struct Writer {
     whole: Texts,
 }
 
-/// Writes with each value once. Returns the list, as JSON, what `write` does, and the texts of values that stand in the list
-/// whole: `known` is what this gave for a list before that may hold the same values.
-pub(crate) fn writing<R>(known: &Texts, write: impl FnOnce() -> R) -> (String, R, Texts) {
-    let mut text = Vec::with_capacity(USUAL);
-    text.push(b'[');
-    let writer = Writer { text, known: known.clone(), ..Writer::default() };
-    let (mode, done) = within(Mode::Writing(writer), write);
-    let (mut text, whole) = match mode {
+/// What a list begins with, for the next one that begins so.
+#[derive(Clone, Default)]
+pub(crate) struct Beginning(Option<Arc<(Vec<Value>, Vec<u8>)>>);
+
+/// It says nothing that the values do not: what holds one is equal to what holds another, and looks equal.
+impl PartialEq for Beginning {
+    fn eq(&self, _: &Beginning) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
+}
+
+/// What was written with each value once.
+pub(crate) struct Written<R> {
+    /// The list, as JSON.
+    pub list: String,
+    /// What `write` gave.
+    pub done: R,
+    /// The texts of values that stand in the list whole.
+    pub texts: Texts,
+    /// What the list begins with.
+    pub beginning: Beginning,
+}
+
+/// Writes with each value once. `first` puts values into the list that others are likely to begin with; what one before began
+/// with is taken over if all of it is among them. `known` are texts of values that stood in it whole.
+pub(crate) fn writing<R>(
+    known: &Texts,
+    beginning: &Beginning,
+    first: impl Fn(),
+    write: impl FnOnce() -> R,
+) -> Written<R> {
+    let begin = |beginning: &Beginning| within(Mode::Writing(Writer::new(known, beginning)), &first).0;
+    let mut begun = begin(beginning);
+    if matches!(&begun, Mode::Writing(writer) if writer.wanted.contains(&false)) {
+        begun = begin(&Beginning::default());
+    }
+    let beginning = match &begun {
+        Mode::Writing(writer) if writer.values.len() > writer.wanted.len() => {
+            Beginning(Some(Arc::new((writer.values.clone(), writer.text.clone()))))
+        }
+        _ => beginning.clone(),
+    };
+    let (mode, done) = within(begun, write);
+    let (mut text, texts) = match mode {
         Mode::Writing(Writer { text, whole, .. }) => (text, whole),
         Mode::Plain | Mode::Reading(_) => (vec![b'['], Texts::default()),
     };
     text.push(b']');
     // All that is written is UTF-8.
-    (String::from_utf8(text).unwrap_or_default(), done, whole)
+    Written { list: String::from_utf8(text).unwrap_or_default(), done, texts, beginning }
 }
 
 /// Reads what was written with such a list.
@@ -91,7 +136,7 @@ fn within<R>(mode: Mode, work: impl FnOnce() -> R) -> (Mode, R) {
 }
 
 /// The position to write instead of a value; nothing when it is to be written as it is.
-pub(super) fn position(value: &Value) -> Option<u32> {
+pub(crate) fn position(value: &Value) -> Option<u32> {
     MODE.with_borrow_mut(|mode| match mode {
         Mode::Writing(writer) => Some(writer.position(value)),
         Mode::Plain | Mode::Reading(_) => None,
@@ -112,21 +157,58 @@ pub(super) fn at(position: u32) -> Option<Value> {
 }
 
 impl Writer {
+    fn new(known: &Texts, Beginning(beginning): &Beginning) -> Writer {
+        let mut text = Vec::with_capacity(USUAL);
+        let mut writer = Writer { known: known.clone(), ..Writer::default() };
+        match beginning.as_deref() {
+            None => text.push(b'['),
+            Some((values, list)) => {
+                text.extend_from_slice(list);
+                for (value, position) in values.iter().zip(0..) {
+                    writer.positions.extend(identity(&value.0).map(|key| (key, position)));
+                    writer.note(value, position);
+                }
+                writer.wanted = vec![false; values.len()];
+            }
+        }
+        Writer { text, ..writer }
+    }
+
+    /// A value is in the list now.
+    fn note(&mut self, value: &Value, position: u32) {
+        match &value.0 {
+            Val::Null => self.null = Some(position),
+            Val::Obj(_) => self.objects.push(position),
+            _ => {}
+        }
+        self.values.push(value.clone());
+    }
+
     fn position(&mut self, value: &Value) -> u32 {
         let key = identity(&value.0);
         let known = if value.is_null() { self.null } else { key.and_then(|key| self.positions.get(&key).copied()) };
         if let Some(known) = known {
+            self.want(known);
             return known;
         }
         let like = self.like(&value.0);
         let position = match like {
-            Some((position, changes)) if changes.is_empty() => position,
+            Some((position, changes)) if changes.is_empty() => {
+                self.want(position);
+                position
+            }
             _ => self.append(value, like),
         };
         if let Some(key) = key {
             self.positions.insert(key, position);
         }
         position
+    }
+
+    fn want(&mut self, position: u32) {
+        if let Some(wanted) = self.wanted.get_mut(position as usize) {
+            *wanted = true;
+        }
     }
 
     fn append(&mut self, value: &Value, like: Option<(u32, Vec<usize>)>) -> u32 {
@@ -150,12 +232,7 @@ impl Writer {
             _ => self.append_whole(value),
         }
         self.text.push(b']');
-        match &value.0 {
-            Val::Null => self.null = Some(position),
-            Val::Obj(_) => self.objects.push(position),
-            _ => {}
-        }
-        self.values.push(value.clone());
+        self.note(value, position);
         position
     }
 
@@ -279,11 +356,30 @@ mod tests {
     use super::*;
 
     fn written(values: &[Value]) -> (String, String) {
-        let (list, rest, whole) = writing(&Texts::default(), || serde_json::to_string(values).unwrap());
+        let nothing = Beginning::default();
+        let first = |count: usize| {
+            move || {
+                for value in values.iter().take(count) {
+                    let _ = position(value);
+                }
+            }
+        };
+        let write = || serde_json::to_string(values).unwrap();
+        let Written { list, done, texts, .. } = writing(&Texts::default(), &nothing, || {}, write);
         // With what is known from the first time it is the same.
-        let again = writing(&whole, || serde_json::to_string(values).unwrap());
-        assert_eq!((&again.0, &again.1), (&list, &rest));
-        (list, rest)
+        let again = writing(&texts, &nothing, first(values.len() / 2), write);
+        assert_eq!((&again.list, &again.done), (&list, &done));
+        // With its beginning the same is read: with one as long, a longer one, and a shorter one.
+        for count in [values.len() / 2, values.len(), values.len() / 3] {
+            let next = writing(&Texts::default(), &again.beginning, first(count), write);
+            // Values that are equal and not the same may stand at other positions.
+            assert_eq!(texts_of(&read(&next.list, &next.done).unwrap()), texts_of(values), "{count}");
+        }
+        (list, done)
+    }
+
+    fn texts_of(values: &[Value]) -> Vec<String> {
+        values.iter().map(Value::to_json).collect()
     }
 
     fn read(list: &str, rest: &str) -> Result<Vec<Value>, serde_json::Error> {
@@ -320,11 +416,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_list_begins_with_is_taken_over_whole_or_not_at_all() {
+        let (a, b) = (value(r#"{"a":"one"}"#), value(r#"{"b":"two"}"#));
+        let put = |values: &[&Value]| values.iter().filter_map(|value| position(value)).collect::<Vec<_>>();
+        let written = |beginning: &Beginning, first: &[&Value], all: &[&Value]| {
+            let Written { list, done, beginning, .. } =
+                writing(&Texts::default(), beginning, || drop(put(first)), || put(all));
+            (list, done, beginning)
+        };
+        let (list, positions, both) =
+            written(&Beginning::default(), &[&a, &b], &[&a, &b, &a.clone().with("c", b.clone())]);
+        assert_eq!((&*list, positions), (r#"[[{"a":"one"}],[{"b":"two"}],[0,{"c":{"b":"two"}}]]"#, vec![0, 1, 2]));
+        // What only the list before had at its end is in no other.
+        assert_eq!(written(&both, &[&a, &b], &[&b]).0, r#"[[{"a":"one"}],[{"b":"two"}]]"#);
+        // Nor what is wanted no more: its receiver may not be one who is to see it.
+        let (list, positions, one) = written(&both, &[&a], &[&a]);
+        assert_eq!((&*list, positions), (r#"[[{"a":"one"}]]"#, vec![0]));
+        assert_eq!(written(&one, &[&a, &b], &[&b, &a]).1, [1, 0]);
+    }
+
+    #[test]
     fn numbers_that_are_equal_and_not_the_same_stay_as_they_are() {
         let values = [value(r#"{"k":true,"n":1}"#), value(r#"{"k":true,"n":1.0}"#)];
         let (list, rest) = written(&values);
-        let texts: Vec<String> = read(&list, &rest).unwrap().iter().map(Value::to_json).collect();
-        assert_eq!(texts, [r#"{"k":true,"n":1}"#, r#"{"k":true,"n":1.0}"#]);
+        assert_eq!(texts_of(&read(&list, &rest).unwrap()), [r#"{"k":true,"n":1}"#, r#"{"k":true,"n":1.0}"#]);
     }
 
     #[test]

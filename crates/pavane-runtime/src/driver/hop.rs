@@ -10,9 +10,16 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// A step that is decided and in no batch yet.
 pub(super) struct Waiting {
     number: u64,
-    step: Step,
+    step: Box<Step>,
     reply: Reply<()>,
     taken: Option<Taken>,
+}
+
+impl Waiting {
+    /// Texts of values in it.
+    pub(super) fn texts(&self) -> &Texts {
+        &self.step.texts
+    }
 }
 
 impl Driver {
@@ -63,7 +70,7 @@ impl Driver {
             // It came too late: the step has others to wait for.
             Some(Err((_, Some(step)))) => {
                 if let Some(active) = self.active.get_mut(id) {
-                    active.waiting = Some(Waiting { number, step: *step, reply, taken });
+                    active.waiting = Some(Waiting { number, step, reply, taken });
                 }
             }
             Some(Err((_, None))) | None => {}
@@ -92,7 +99,7 @@ impl Driver {
         }
     }
 
-    fn hop(&mut self, id: &str, step: Step, ended: Option<Status>, reply: Reply<()>, taken: Option<Taken>) {
+    fn hop(&mut self, id: &str, step: Box<Step>, ended: Option<Status>, reply: Reply<()>, taken: Option<Taken>) {
         if let Some(active) = self.active.get_mut(id) {
             // It was counted when it began to wait.
             active.uncommitted -= 1;

@@ -259,7 +259,9 @@ impl Network {
         let watched = Watched::begin(&context, &call);
         let headers = headers::own(&context, &call, &watched, deadline);
         // Boxed: of the calls that wait for their turn, none needs the room for this yet.
-        let result = Box::pin(self.exchange(&request, headers, service, deadline)).await;
+        // With secrets opened it is another one.
+        let written = context.body.as_deref().filter(|_| matches!(request, Cow::Borrowed(_)));
+        let result = Box::pin(self.exchange(&request, written, headers, service, deadline)).await;
         let ended = match &result {
             Ok(answer) => Ended::Answered(answer.status.as_u16(), &answer.uri),
             Err(none) if Kind::of(&none.problem.type_) == Some(Kind::Timeout) => Ended::Late,
@@ -333,10 +335,11 @@ impl Network {
         }
     }
 
-    /// Sends a request and reads its answer, redirects included.
+    /// Sends a request and reads its answer, redirects included. `written` is its body as JSON, if that is known.
     pub(super) async fn exchange(
         &self,
         request: &HttpRequest,
+        written: Option<&str>,
         own: headers::Own,
         service: Option<&Service>,
         deadline: Instant,
@@ -347,7 +350,7 @@ impl Network {
         let mut body = Bytes::new();
         let mut headers = headers::of_author(request, own.len()).map_err(wrong)?;
         if let Some(value) = &request.body {
-            body = encode(value, &mut headers);
+            body = encode(value, written, &mut headers);
         }
         for (name, value) in own {
             headers.insert(name, value);
@@ -489,7 +492,7 @@ impl Network {
             let turn = self.enter(known.as_ref(), uri, false, due, || format!("GET {uri}")).await?;
             let limited = Instant::now() + self.0.options.call_timeout;
             let deadline = due.map_or(limited, |due| due.min(limited));
-            let result = self.exchange(&opened, Vec::new(), service, deadline).await;
+            let result = self.exchange(&opened, None, Vec::new(), service, deadline).await;
             turn.into_iter().for_each(|turn| turn.end(verdict(&result)));
             let answer = result.map_err(|n| n.problem)?;
             if !answer.status.is_success() {
@@ -581,14 +584,14 @@ fn target(request: &HttpRequest, service: Option<&Service>) -> Result<Uri, Strin
 }
 
 /// A body as JSON; a string goes as it is when the author says that it is something else.
-fn encode(value: &Value, headers: &mut HeaderMap) -> Bytes {
+fn encode(value: &Value, written: Option<&str>, headers: &mut HeaderMap) -> Bytes {
     let json = headers.get(CONTENT_TYPE).is_none_or(|t| t.to_str().is_ok_and(is_json));
     if !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     match value.as_str() {
         Some(text) if !json => Bytes::copy_from_slice(text.as_bytes()),
-        _ => Bytes::from(value.to_json()),
+        _ => written.map_or_else(|| value.to_json().into(), |text| Bytes::copy_from_slice(text.as_bytes())),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Context {
     pub trace: Option<TraceContext>,
     /// `Pavane-Callback`: where its service may answer it later.
     pub callback: Option<String>,
+    /// The request's body as JSON, if it was written already.
+    pub body: Option<Arc<str>>,
 }
 
 /// Decides between sending a call and taking it back: one of both happens, never both. Who takes a call back that has
