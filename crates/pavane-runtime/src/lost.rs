@@ -314,7 +314,7 @@ fn commit_of(store: &dyn Store, program: &Program, state: &State, step: Step) ->
     };
     Ok(Commit {
         entry: Some(step.entry),
-        instance: step.instance,
+        instance: step.changed.then(|| state.record(program)),
         due: due(state),
         tasks: step.tasks,
         subscriptions: step.subscriptions,

@@ -22,7 +22,8 @@ use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
 use crate::value::text::Raw;
-use crate::value::{Texts, json, once, text};
+use crate::value::text::escaped;
+use crate::value::{Texts, json, once};
 
 /// The form of the data in a message. A participant refuses a form that it does not know.
 const FORM: &str = "v2";
@@ -346,30 +347,35 @@ impl Message {
     /// the bus and for people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
         let Document { namespace, name, .. } = program.document();
-        let (from, to) = (self.from.name(), self.to.name());
-        let mut out = Vec::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
-        out.extend_from_slice(b"{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
-        out.extend_from_slice(program.attributes().as_bytes());
-        let mut attribute = |attribute: &str, parts: &[&str]| {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(attribute.as_bytes());
-            out.extend_from_slice(b"\":");
-            text::write_parts(parts, &mut out);
-        };
-        attribute("id", &[&self.instance, ":", from, ":", to, ":", &self.number.to_string()]);
-        attribute("source", &["/pavane/", namespace, "/", from]);
         let (task, what) = self.what(program);
-        attribute("type", &[namespace, ".", name, ".", task, what, ".", FORM]);
-        attribute("time", &[&at.to_string()]);
-        attribute("subject", &[self.subject(program)]);
-        attribute("correlationid", &[&self.header.start.correlation_id]);
-        attribute("partitionkey", &[&self.instance]);
-        attribute("pvninstance", &[&self.instance]);
-        attribute("pvnto", &[to]);
-        attribute("pvnkind", &[self.kind()]);
-        out.extend_from_slice(b",\"data\":");
-        // Plain data: writing it to memory cannot fail.
-        let mut envelope = String::from_utf8(out).unwrap_or_default();
+        let start = &self.header.start;
+        // Each is escaped once: the instance is named five times.
+        let (instance, from, to) = (&*escaped(&self.instance), &*escaped(self.from.name()), &*escaped(self.to.name()));
+        let (namespace, name, task) = (&*escaped(namespace), &*escaped(name), &*escaped(task));
+        let correlation = escaped(&start.correlation_id);
+        let subject = self.subject(program).map_or(instance.into(), escaped);
+        let mut envelope = String::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
+        envelope.push_str("{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
+        envelope.push_str(program.attributes());
+        for (attribute, parts) in [
+            ("id", &[instance, ":", from, ":", to, ":", &self.number.to_string()][..]),
+            ("source", &["/pavane/", namespace, "/", from]),
+            ("type", &[namespace, ".", name, ".", task, what, ".", FORM]),
+            ("time", &[&at.to_string()]),
+            ("subject", &[&subject]),
+            ("correlationid", &[&correlation]),
+            ("partitionkey", &[instance]),
+            ("pvninstance", &[instance]),
+            ("pvnto", &[to]),
+            ("pvnkind", &[self.kind()]),
+        ] {
+            envelope.push_str(",\"");
+            envelope.push_str(attribute);
+            envelope.push_str("\":\"");
+            parts.iter().for_each(|part| envelope.push_str(part));
+            envelope.push('"');
+        }
+        envelope.push_str(",\"data\":");
         match self.text() {
             // That it came again is not in what its sender wrote.
             Some(text) if !self.redelivered => envelope.push_str(text),
@@ -448,10 +454,11 @@ impl Message {
         ("", word)
     }
 
-    fn subject<'a>(&'a self, program: &'a Program) -> &'a str {
+    /// What it leads to, unless that is the whole instance.
+    fn subject<'a>(&self, program: &'a Program) -> Option<&'a str> {
         match &self.body {
-            Body::Token { errand: Errand::Enter(node), .. } => &program.node(*node).reference,
-            _ => &self.instance,
+            Body::Token { errand: Errand::Enter(node), .. } => Some(&program.node(*node).reference),
+            _ => None,
         }
     }
 }

@@ -43,7 +43,7 @@ use state::{Fence, Pending, ROOT, Token};
 use crate::event::CloudEvent;
 use crate::problem::Problem;
 use crate::program::Program;
-use crate::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
+use crate::record::{Compensation, JournalEntry, ServiceTask, Status};
 use crate::time::Timestamp;
 use crate::value::noted::noting;
 use crate::value::{Texts, Value, json};
@@ -61,8 +61,8 @@ pub struct Step {
     pub entry: JournalEntry,
     /// The events themselves.
     pub events: Vec<Event>,
-    /// The instance's row, when something in it or in [`State::wake`] changed.
-    pub instance: Option<WorkflowInstance>,
+    /// Whether something changed in the instance's row ([`State::record`]) or in [`State::wake`].
+    pub changed: bool,
     /// Rows of tasks that ended in this step.
     pub tasks: Vec<ServiceTask>,
     /// The subscriptions as a whole, when they changed.
@@ -164,8 +164,8 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
         (status, true) if !status.is_terminal() && !program.subscriptions().is_empty() => Some(Vec::new()),
         _ => None,
     };
-    let instance = (before != after).then(|| state.record(program));
-    Ok(Step { entry, events, instance, tasks, subscriptions, publish, send, oversize, texts })
+    let changed = before != after;
+    Ok(Step { entry, events, changed, tasks, subscriptions, publish, send, oversize, texts })
 }
 
 /// Events as JSON.
@@ -237,7 +237,7 @@ impl Step {
         Step {
             entry: JournalEntry { payload, subject, service_task_id, ..self.entry },
             events,
-            instance: rest.instance.or(self.instance),
+            changed: self.changed || rest.changed,
             tasks,
             subscriptions: rest.subscriptions.or(self.subscriptions),
             publish,

@@ -20,6 +20,9 @@ use super::{Texts, Value, text};
 /// How many objects before a new one it is compared with.
 const COMPARED: usize = 8;
 
+/// Values that are looked through rather than looked up.
+const FEW: usize = 24;
+
 /// More bytes than most lists have.
 const USUAL: usize = 1_024;
 
@@ -34,7 +37,7 @@ thread_local! {
 enum Mode {
     /// Values are written and read as they are.
     Plain,
-    Writing(Writer),
+    Writing(Box<Writer>),
     Reading(Vec<Value>),
 }
 
@@ -47,13 +50,35 @@ struct Writer {
     wanted: Vec<bool>,
     text: Vec<u8>,
     null: Option<u32>,
-    positions: HashMap<(usize, usize), u32>,
+    positions: Positions,
     /// Objects, the newest last.
     objects: Vec<u32>,
     /// Texts that need not be written again.
     known: Texts,
     /// Those of the values that are whole in the list.
     whole: Texts,
+}
+
+/// Where values are, by what tells them apart. Few are found faster one by one.
+#[derive(Default)]
+struct Positions {
+    few: Vec<((usize, usize), u32)>,
+    more: HashMap<(usize, usize), u32>,
+}
+
+impl Positions {
+    fn get(&self, key: (usize, usize)) -> Option<u32> {
+        let few = self.few.iter().find(|(at, _)| *at == key).map(|(_, position)| *position);
+        few.or_else(|| if self.more.is_empty() { None } else { self.more.get(&key).copied() })
+    }
+
+    fn insert(&mut self, key: (usize, usize), position: u32) {
+        if self.few.len() < FEW {
+            self.few.push((key, position));
+        } else {
+            self.more.insert(key, position);
+        }
+    }
 }
 
 /// What a list begins with, for the next one that begins so.
@@ -93,7 +118,7 @@ pub(crate) fn writing<R>(
     first: impl Fn(),
     write: impl FnOnce() -> R,
 ) -> Written<R> {
-    let begin = |beginning: &Beginning| within(Mode::Writing(Writer::new(known, beginning)), &first).0;
+    let begin = |beginning: &Beginning| within(Mode::Writing(Box::new(Writer::new(known, beginning))), &first).0;
     let mut begun = begin(beginning);
     if matches!(&begun, Mode::Writing(writer) if writer.wanted.contains(&false)) {
         begun = begin(&Beginning::default());
@@ -106,7 +131,7 @@ pub(crate) fn writing<R>(
     };
     let (mode, done) = within(begun, write);
     let (mut text, texts) = match mode {
-        Mode::Writing(Writer { text, whole, .. }) => (text, whole),
+        Mode::Writing(writer) => (writer.text, writer.whole),
         Mode::Plain | Mode::Reading(_) => (vec![b'['], Texts::default()),
     };
     text.push(b']');
@@ -165,7 +190,9 @@ impl Writer {
             Some((values, list)) => {
                 text.extend_from_slice(list);
                 for (value, position) in values.iter().zip(0..) {
-                    writer.positions.extend(identity(&value.0).map(|key| (key, position)));
+                    if let Some(key) = identity(&value.0) {
+                        writer.positions.insert(key, position);
+                    }
                     writer.note(value, position);
                 }
                 writer.wanted = vec![false; values.len()];
@@ -186,7 +213,7 @@ impl Writer {
 
     fn position(&mut self, value: &Value) -> u32 {
         let key = identity(&value.0);
-        let known = if value.is_null() { self.null } else { key.and_then(|key| self.positions.get(&key).copied()) };
+        let known = if value.is_null() { self.null } else { key.and_then(|key| self.positions.get(key)) };
         if let Some(known) = known {
             self.want(known);
             return known;

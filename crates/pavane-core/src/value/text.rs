@@ -143,17 +143,15 @@ pub(super) fn write_plain(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a string that consists of these.
-pub(crate) fn write_parts(parts: &[&str], out: &mut Vec<u8>) {
-    match parts {
-        [one] => write_string(one.as_bytes(), out),
-        parts if parts.iter().all(|part| is_plain(part.as_bytes())) => {
-            out.push(b'"');
-            parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-            out.push(b'"');
-        }
-        parts => write_string(parts.concat().as_bytes(), out),
+/// What stands for a text between the quotes of a JSON string.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if is_plain(text.as_bytes()) {
+        return Cow::Borrowed(text);
     }
+    let mut out = Vec::new();
+    plain(text, &mut out);
+    let quoted = String::from_utf8(out).unwrap_or_default();
+    Cow::Owned(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned())
 }
 
 /// Whether these are ASCII characters of which JSON escapes none: eight at a time, as far as there are eight. Texts are
@@ -227,6 +225,7 @@ mod tests {
             for (at, length) in lengths {
                 let text = format!("{}{odd}{}", &long[..at], &long[at..length]);
                 assert_eq!(Value::text(&text).to_json(), serde_json::to_string(&text).unwrap(), "{text:?}");
+                assert_eq!(format!("\"{}\"", escaped(&text)), serde_json::to_string(&text).unwrap(), "{text:?}");
                 assert_eq!(is_plain(text.as_bytes()), escapes_nothing(&text), "{text:?}");
             }
         }

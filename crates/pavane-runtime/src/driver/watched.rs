@@ -19,9 +19,15 @@ pub(super) fn of_child(instance: &str, trace: &TraceContext, call: CallId) -> Tr
 }
 
 impl Driver {
-    /// Counts what a step of an instance in memory did. Gives the spans of what ended with it, to be offered once it is
-    /// durable.
-    pub(super) fn watch(&mut self, id: &str, step: &Step, ended: Option<Status>) -> Vec<Span> {
+    /// Counts what a step of an instance in memory did, whose row is this if it changed. Gives the spans of what ended with it,
+    /// to be offered once it is durable.
+    pub(super) fn watch(
+        &mut self,
+        id: &str,
+        step: &Step,
+        row: Option<&WorkflowInstance>,
+        ended: Option<Status>,
+    ) -> Vec<Span> {
         let Some(active) = self.active.get(id) else { return Vec::new() };
         let shared = &self.engine.shared;
         let (watch, host) = (&shared.options.watch, &shared.options.host);
@@ -45,7 +51,7 @@ impl Driver {
             }
         }
         // An instance ends at home; its parts elsewhere only end with it.
-        let ended = ended.filter(|_| host.here.is_engine()).zip(step.instance.as_ref());
+        let ended = ended.filter(|_| host.here.is_engine()).zip(row);
         if step.tasks.is_empty() && ended.is_none() {
             return Vec::new();
         }

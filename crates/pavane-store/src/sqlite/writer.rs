@@ -208,9 +208,10 @@ impl Session<'_> {
             // Perhaps an instance is here that was taken for new: nothing of the group has happened, and now each is looked
             // for.
             Err(error) if is_taken(&error) => {
-                self.rows.doubt()?;
+                self.rows.take_back()?;
+                self.rows.trust(false);
                 let done = self.attempt(group);
-                self.rows.trust();
+                self.rows.trust(true);
                 done
             }
             done => done,
@@ -252,17 +253,12 @@ impl Session<'_> {
             }
             Work::Location(name) => return self.rows.location(name).map(|()| Ok((0, 0))),
         };
-        self.rows.begin_batch();
-        let mut failure = None;
-        let checked = batch::check(self.path, batch, |id, first| {
-            self.rows.last(place, id, first).map_err(|error| {
-                let told = failed(self.path, &error);
-                failure = Some(error);
-                told
-            })
-        });
-        if let Some(error) = failure {
-            return Err(error);
+        let mut checked = self.check(place, batch)?;
+        if checked.is_err() && self.rows.trusts() {
+            // What is told is what is wrong first, and that may be with an instance that was taken for new.
+            self.rows.trust(false);
+            checked = self.check(place, batch)?;
+            self.rows.trust(true);
         }
         if let Err(refused) = checked {
             return Ok(Err(refused));
@@ -274,6 +270,20 @@ impl Session<'_> {
             bytes += self.rows.write(place, owner, commit)?;
         }
         Ok(Ok((u64::try_from(batch.len()).unwrap_or(u64::MAX), bytes)))
+    }
+
+    /// Whether a batch can be written, or why not. The outer error is SQLite's.
+    fn check(&mut self, place: Place, batch: &[Commit]) -> rusqlite::Result<Result<(), Error>> {
+        self.rows.begin_batch();
+        let mut failure = None;
+        let checked = batch::check(self.path, batch, |id, first| {
+            self.rows.last(place, id, first).map_err(|error| {
+                let told = failed(self.path, &error);
+                failure = Some(error);
+                told
+            })
+        });
+        failure.map_or(Ok(checked), Err)
     }
 
     fn give_up(&mut self, error: &Error) {

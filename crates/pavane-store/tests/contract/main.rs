@@ -309,6 +309,17 @@ fn messages_go_out_with_their_step_and_leave_when_they_are_delivered() {
         put(&*store, messages(Commit { delivered: vec![1, 5, 5, 77], ..Commit::default() })).unwrap();
         assert_eq!(waiting(&*store), [message(2)]);
         assert_eq!(store.last_position().unwrap(), 2);
+        // Whatever of it comes in one batch.
+        let (gone, sent) = (
+            Commit { delivered: vec![2], ..Commit::default() },
+            Commit { send: vec![message(2)], ..Commit::default() },
+        );
+        put(&*store, vec![gone.clone(), sent.clone()]).unwrap();
+        assert_eq!(waiting(&*store), [message(2)]);
+        put(&*store, vec![gone.clone(), sent.clone(), gone.clone()]).unwrap();
+        assert_eq!(waiting(&*store), []);
+        put(&*store, vec![sent.clone(), gone, sent]).unwrap();
+        assert_eq!(waiting(&*store), [message(2)]);
     });
 }
 

@@ -56,6 +56,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// What it is compared by: its ratio to what is before it in the table, or its rate when that is nothing.
+    pub fn compared(&self) -> f64 {
+        self.to_orchestrated.or(self.to_raw).unwrap_or(self.orders_per_second)
+    }
+
     fn json(&self) -> Value {
         json!({
             "kind": self.kind,

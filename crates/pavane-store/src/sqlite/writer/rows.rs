@@ -142,8 +142,8 @@ pub(super) struct Rows<'c> {
     arrived: BTreeSet<i64>,
     /// Instances that the check of the batch under way did not find.
     absent: Vec<String>,
-    /// Whether also those are looked for that are new as far as one can tell from their commits.
-    doubting: bool,
+    /// Whether those are not looked for that are new as far as one can tell from their commits.
+    trusting: bool,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
 }
@@ -210,7 +210,7 @@ impl<'c> Rows<'c> {
             setting_out: BTreeMap::new(),
             arrived: BTreeSet::new(),
             absent: Vec::new(),
-            doubting: false,
+            trusting: true,
             names: HashMap::default(),
         })
     }
@@ -224,9 +224,8 @@ impl<'c> Rows<'c> {
         self.commit.execute([]).map(drop)
     }
 
-    /// Takes back what was written since [`Rows::begin`]. From now on no instance is taken for new.
-    pub(super) fn doubt(&mut self) -> rusqlite::Result<()> {
-        self.doubting = true;
+    /// Takes back what was written since [`Rows::begin`].
+    pub(super) fn take_back(&mut self) -> rusqlite::Result<()> {
         // What was remembered may never have been.
         self.live.clear();
         self.sent.clear();
@@ -236,9 +235,13 @@ impl<'c> Rows<'c> {
         self.connection.execute_batch("rollback")
     }
 
-    /// The opposite.
-    pub(super) fn trust(&mut self) {
-        self.doubting = false;
+    /// Whether an instance that is new as far as one can tell from its commit is taken for new.
+    pub(super) fn trusts(&self) -> bool {
+        self.trusting
+    }
+
+    pub(super) fn trust(&mut self, trusting: bool) {
+        self.trusting = trusting;
     }
 
     /// Before the check of a batch.
@@ -251,7 +254,7 @@ impl<'c> Rows<'c> {
     /// Of what can only be an instance's first commit it is taken that there is none: for almost all that is right, and the
     /// others are told from the row that is there already.
     pub(super) fn last(&mut self, place: Place, id: &str, first: bool) -> rusqlite::Result<Option<u64>> {
-        let known = match first && !self.doubting {
+        let known = match first && self.trusting {
             true => self.live(place).get(id).copied(),
             false => self.known(place, id)?,
         };
@@ -476,6 +479,10 @@ impl<'c> Rows<'c> {
             let (head, data) = envelope_parts(&message.envelope);
             self.write_message.execute(params![head, data])?;
             let key = self.connection.last_insert_rowid();
+            if self.arrived.contains(&place.key(*position)) {
+                // Another one, which has gone: it is not this that has arrived.
+                self.move_messages()?;
+            }
             self.setting_out.insert(place.key(*position), (message.to.clone(), key));
             if self.sent.len() >= SENT {
                 self.sent.clear();
