@@ -673,7 +673,10 @@ impl Driver {
 
     /// The store failed: nothing more is decided, and nobody is told what is not durable.
     fn fail(&self, failure: &Error) {
-        self.engine.fail(failure);
+        // A read that is cut off when the process ends is no failure.
+        if !matches!(failure, Error::Stopping) {
+            self.engine.fail(failure);
+        }
     }
 }
 
