@@ -15,7 +15,7 @@ use rusqlite::types::{FromSqlError, Type, Value as Cell};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::place::Place;
+use super::place::{self, Place};
 use super::{BUSY, failed, flags};
 use crate::{DeadLetter, Deployed, Due, Error, History, OBSERVED, Outgoing, Page, Query, batch};
 
@@ -29,7 +29,15 @@ const CONNECTIONS: usize = 4;
 const STATEMENTS: usize = 32;
 
 const INSTANCE: &str = "select uid, namespace, name, version, digest, mode, status, correlation_id, input, output, error, \
-     compensation, start_time, end_time, parent_id, parent_task, key from instance_row";
+     compensation, start_time, end_time, parent_id, parent_task, key from";
+
+/// Where instances are looked for: at other locations than the file's own not all have a row.
+fn instances_of(place: Place) -> &'static str {
+    match place {
+        Place::OWN => "instance_row",
+        _ => "located_instance",
+    }
+}
 
 /// Read-only connections, opened when first needed.
 #[derive(Debug)]
@@ -118,7 +126,7 @@ pub(super) fn definitions(connection: &Connection, place: Place) -> rusqlite::Re
 }
 
 pub(super) fn instance(connection: &Connection, place: Place, id: &str) -> rusqlite::Result<Option<WorkflowInstance>> {
-    let sql = format!("{INSTANCE} where uid = ?1 and location = ?2");
+    let sql = format!("{INSTANCE} {} where uid = ?1 and location = ?2", instances_of(place));
     connection.prepare_cached(&sql)?.query_row(params![id, place.0], read_instance).optional()
 }
 
@@ -141,14 +149,19 @@ pub(super) fn instances(
 }
 
 pub(super) fn tasks(connection: &Connection, place: Place, instance: &str) -> rusqlite::Result<Vec<ServiceTask>> {
-    let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
-               t.output_data, t.error, t.start_time, t.end_time, t.compensates \
-               from instance_row i join task_row t on t.instance = i.key \
-               where i.uid = ?1 and i.location = ?2 order by t.start_time, t.run";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "select {TASK} from {} i join task_row t on t.instance = i.key \
+         where i.uid = ?1 and i.location = ?2 order by t.start_time, t.run",
+        instances_of(place)
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row<'_>| read_task(row, instance.to_owned());
     statement.query_map(params![instance, place.0], read)?.collect()
 }
+
+/// Columns of a task.
+const TASK: &str = "t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, t.output_data, \
+     t.error, t.start_time, t.end_time, t.compensates";
 
 /// Columns of a step, after which come its instance's.
 const ENTRY: &str = "e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
@@ -162,8 +175,9 @@ pub(super) fn journal(
     limit: usize,
 ) -> rusqlite::Result<Vec<JournalEntry>> {
     let sql = format!(
-        "select {ENTRY} from instance_row i join event_row e on e.instance = i.key \
-         where i.uid = ?1 and i.location = ?4 and e.seq > ?2 order by e.seq limit ?3"
+        "select {ENTRY} from {} i join event_row e on e.instance = i.key \
+         where i.uid = ?1 and i.location = ?4 and e.seq > ?2 order by e.seq limit ?3",
+        instances_of(place)
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let read = |row: &Row<'_>| read_entry(row, instance.to_owned());
@@ -178,22 +192,40 @@ pub(super) fn history(
     limit: usize,
 ) -> rusqlite::Result<History> {
     let sql = format!(
-        "select {ENTRY}, e.key, i.uid, i.digest from event_row e join instance_row i on i.key = e.instance \
-         where e.key > ?1 and e.seq < ?3 and i.location = ?4 order by e.key limit ?2"
+        "select {ENTRY}, e.key, i.uid, i.digest from event_row e {} \
+         where e.key > ?1 and e.seq < ?3 and {} = ?4 order by e.key limit ?2",
+        owned("e"),
+        location_of("e"),
     );
     let read = |row: &Row<'_>| Ok(((read_entry(row, row.get(11)?)?, row.get(12)?), position(row, 10)?));
     let mut statement = connection.prepare_cached(&sql)?;
     let wanted = params![saturated(steps_after), rows(limit), saturated(OBSERVED), place.0];
     let steps = with_last(statement.query_map(wanted, read)?, steps_after)?;
-    let sql = "select t.run, t.reference, t.name, t.service_name, t.kind, t.status, t.attempt, t.input_data, \
-               t.output_data, t.error, t.start_time, t.end_time, t.compensates, t.key, i.uid \
-               from task_row t join instance_row i on i.key = t.instance \
-               where t.key > ?1 and i.location = ?3 order by t.key limit ?2";
+    let sql = format!(
+        "select {TASK}, t.key, i.uid from task_row t {} where t.key > ?1 and {} = ?3 order by t.key limit ?2",
+        owned("t"),
+        location_of("t"),
+    );
     let read = |row: &Row<'_>| Ok((read_task(row, row.get(14)?)?, position(row, 13)?));
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(&sql)?;
     let wanted = params![saturated(tasks_after), rows(limit), place.0];
     let tasks = with_last(statement.query_map(wanted, read)?, tasks_after)?;
     Ok(History { steps, tasks })
+}
+
+/// The instance that a step or a task belongs to: it has a row of its own at the location, or it is a part that its instance's
+/// row implies.
+fn owned(by: &str) -> String {
+    let part = place::MAX;
+    format!(
+        "join instance_row i on i.key = ifnull((select key from instance_row where key = {by}.instance), \
+         {by}.instance & ~{part})"
+    )
+}
+
+fn location_of(by: &str) -> String {
+    let part = place::MAX;
+    format!("iif(i.key = {by}.instance, i.location, {by}.instance & {part})")
 }
 
 /// Rows, and the position of the last.
@@ -228,9 +260,12 @@ pub(super) fn due(
 }
 
 pub(super) fn subscribers(connection: &Connection, place: Place, event_type: &str) -> rusqlite::Result<Vec<String>> {
-    let sql = "select uid from instance_row where location = ?2 and key in \
-               (select instance from subscription_row where type = ?1 or type is null) order by key";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "select uid from {} where location = ?2 and key in \
+         (select instance from subscription_row where type = ?1 or type is null) order by key",
+        instances_of(place)
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     statement.query_map(params![event_type, place.0], |row| row.get(0))?.collect()
 }
 
@@ -382,7 +417,7 @@ fn listing(place: Place, query: &Query, before: Option<i64>, size: usize, recent
             .flat_map(|part| statuses().map(|status| part.with("+status = ?", [text(status.as_str())])))
             .collect(),
     };
-    let mut from = "instance_row";
+    let mut from = instances_of(place);
     let parts = if let Some(id) = &query.correlation_id {
         let common = name(common, "+name = ?");
         any_status(vec![
@@ -418,7 +453,14 @@ fn listing(place: Place, query: &Query, before: Option<i64>, size: usize, recent
         })
         .collect();
     values.push(rows(size + 1).into());
-    (format!("{INSTANCE} where key in ({}) order by key desc limit ?", parts.join(" union all ")), values)
+    (
+        format!(
+            "{INSTANCE} {} where key in ({}) order by key desc limit ?",
+            instances_of(place),
+            parts.join(" union all ")
+        ),
+        values,
+    )
 }
 
 fn read_entry(row: &Row<'_>, instance: String) -> rusqlite::Result<JournalEntry> {

@@ -573,20 +573,23 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 /// Everything a store shows, as text.
 fn view(store: &dyn Store) -> String {
-    let listed = |query: &Query| format!("{:?}", store.instances(query).unwrap());
     let mut out = seen(store);
-    for query in [
-        all(),
-        Query { limit: 1, statuses: vec![Status::Running, Status::Faulted], ..Query::default() },
-        Query { correlation_id: Some("i0".into()), started_after: Some(Timestamp(2)), ..all() },
-        Query { cursor: Some("3".into()), limit: 1, ..Query::default() },
-    ] {
-        out.push(listed(&query));
+    // Page by page; each store gives out cursors as it likes.
+    for statuses in [vec![], vec![Status::Running, Status::Faulted]] {
+        let mut query = Query { limit: 1, statuses, ..Query::default() };
+        loop {
+            let page = store.instances(&query).unwrap();
+            out.push(format!("{:?}", page.instances));
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
     }
     out.join("\n")
 }
 
-/// The same but for the cursors of listings, which each store gives out as it likes.
+/// What it shows without being asked for page after page.
 fn seen(store: &dyn Store) -> Vec<String> {
     let mut out = Vec::new();
     for id in ["i0", "i1", "i2", "i3"] {
@@ -639,6 +642,140 @@ proptest! {
         }
         drop(sqlite);
         prop_assert_eq!(view(&memory), view(&Sqlite::open(&path, Duration::ZERO).unwrap()), "after opening it anew");
+    }
+}
+
+/// What a location does with its part of an instance.
+#[derive(Clone, Debug)]
+struct Turn {
+    location: usize,
+    id: u8,
+    /// The position of its step, as far from the next as this.
+    off: u64,
+    row: Option<Row>,
+    task: bool,
+    subscribed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    /// As an instance begins.
+    Begun,
+    /// As a part that has nothing to say but that it was there.
+    Passed,
+    Waiting,
+    Undone,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Option<Turn>>> {
+    let row = prop_oneof![
+        3 => Just(Row::Begun),
+        6 => Just(Row::Passed),
+        2 => Just(Row::Waiting),
+        1 => Just(Row::Undone)
+    ];
+    let off = prop_oneof![8 => Just(0_u64), 1 => Just(1)];
+    let turn = (0..3_usize, 0..3_u8, off, prop::option::weighted(0.9, row), any::<bool>(), prop::bool::weighted(0.2));
+    let turn = turn.prop_map(|(location, id, off, row, task, subscribed)| {
+        // At its home an instance is begun, most of the time.
+        let row = if location == 0 && matches!(row, Some(Row::Passed)) { Some(Row::Begun) } else { row };
+        Turn { location, id, off, row, task, subscribed }
+    });
+    // Nothing: the file is closed and opened again.
+    prop::collection::vec(prop::option::weighted(0.95, turn), 1..60)
+}
+
+impl Turn {
+    fn commit(&self, next: u64) -> Commit {
+        let id = format!("i{}", self.id);
+        let mut due = Due::OnInput;
+        let instance = self.row.map(|kind| {
+            let mut row = instance(&id, Status::Completed);
+            row.input = if self.location == 0 { Value::array([Value::text("order")]) } else { Value::NULL };
+            // What a start fixes is the same in all parts of an instance, but the store takes nobody's word for it.
+            if self.location == 2 && self.id == 2 {
+                row.correlation_id = "other".into();
+                row.parent_id = Some("parent".into());
+            }
+            match kind {
+                Row::Begun => row.status = Status::Running,
+                Row::Passed => {}
+                Row::Waiting => {
+                    row.status = Status::Waiting;
+                    due = Due::At(Timestamp(3));
+                }
+                Row::Undone => row.error = Some(problem()),
+            }
+            row
+        });
+        Commit {
+            entry: Some(entry(&id, next + self.off)),
+            instance,
+            due,
+            tasks: self.task.then(|| task(&id, 1)).into_iter().collect(),
+            subscriptions: self.subscribed.then(|| vec![Subscription::All]),
+            ..Commit::default()
+        }
+    }
+}
+
+/// What a location of a file shows of its instances, in an order that does not depend on when their parts began.
+fn parts(store: &dyn Store) -> String {
+    let mut out = Vec::new();
+    for id in ["i0", "i1", "i2"] {
+        out.push(format!("{:?}", store.instance(id).unwrap()));
+        out.push(format!("{:?} {:?}", store.tasks(id).unwrap(), store.journal(id, 0, 99).unwrap()));
+    }
+    let mut subscribers = store.subscribers("x").unwrap();
+    subscribers.sort();
+    out.push(format!("{subscribers:?} {:?}", store.open_instances().unwrap()));
+    let mut due = store.due(true, Timestamp(4), 9).unwrap();
+    due.sort_by(|(a, _), (b, _)| a.cmp(b));
+    out.push(format!("{due:?}"));
+    let History { steps, tasks } = store.history(0, 0, 200).unwrap();
+    let mut tasks = tasks.0;
+    tasks.sort_by(|a, b| a.id.cmp(&b.id));
+    out.push(format!("{:?} {tasks:?}", steps.0));
+    for query in [all(), Query { statuses: vec![Status::Completed], ..all() }] {
+        let mut listed = store.instances(&query).unwrap().instances;
+        listed.sort_by(|a, b| a.id.cmp(&b.id));
+        out.push(format!("{listed:?}"));
+    }
+    out.join("\n")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_part_is_there_whether_or_not_it_has_a_row(turns in turns()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parts.db");
+        let open = || {
+            let file = Sqlite::open(&path, Duration::ZERO).unwrap();
+            let [a, b] = ["a", "b"].map(|name| file.location(name).unwrap());
+            [file, a, b]
+        };
+        let alone = [Memory::new(), Memory::new(), Memory::new()];
+        let mut together = open();
+        for turn in turns {
+            let Some(turn) = turn else {
+                drop(together);
+                together = open();
+                continue;
+            };
+            let id = format!("i{}", turn.id);
+            let next = alone[turn.location].journal(&id, 0, 99).unwrap().len() as u64 + 1;
+            // A step that is not the next one, and one that is there already.
+            let commits = [turn.commit(next), turn.commit(1)];
+            for commit in commits {
+                let expected = put(&alone[turn.location], vec![commit.clone()]).map_err(kind);
+                prop_assert_eq!(expected, put(&together[turn.location], vec![commit]).map_err(kind));
+            }
+            for (alone, together) in alone.iter().zip(&together) {
+                prop_assert_eq!(parts(alone), parts(together));
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use ahash::{HashMap, HashSet};
 use memchr::memmem::Finder;
 use pavane_core::Value;
+use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::value::Texts;
@@ -19,7 +20,7 @@ use super::Place;
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
 
-/// Live instances of a location remembered, at about 150 bytes each. Past it the memory starts anew: one search each
+/// Live instances of a location remembered, at about 150 bytes each, and choreographed ones, at about 700. Past it the memory starts anew: one search each
 /// fills it.
 const REMEMBERED: usize = 65_536;
 
@@ -31,15 +32,24 @@ const BEGIN: &str = "begin immediate";
 
 const COMMIT: &str = "commit";
 
-const FIND: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key and e.seq < ?2) \
-     from instance_row i where i.uid = ?1 and i.location = ?3";
+const LAST_KEY: &str = "select ifnull(max(key), 0) from instance_row";
+
+const FIND: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key and e.seq < ?2), \
+     0 from instance_row i where i.uid = ?1 and i.location = 0";
 
 /// Whether there is such an instance: for most of those that are asked for there is none, and this costs half of [`FIND`].
-const IS_THERE: &str = "select 1 from instance_row where uid = ?1 and location = ?2";
+const IS_THERE: &str = "select 1 from instance_row where uid = ?1 and location = 0";
+
+/// The same for another location than the file's own, with whether the part has a row.
+const FIND_PART: &str = "select i.key, (select ifnull(max(e.seq), 0) from event_row e where e.instance = i.key and e.seq < ?2), \
+     i.implied from located_instance i where i.uid = ?1 and i.location = ?3";
+
+/// Whether any location has a row of this instance.
+const IS_ANYWHERE: &str = "select 1 from instance_row where uid = ?1";
 
 const INSERT_INSTANCE: &str = "insert into instance_row (uid, due, status, namespace, name, version, start_time, end_time, \
-     correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input, location) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+     correlation_id, mode, digest, parent_id, parent_task, compensation, error, output, input, location, key) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 
 /// What a start fixes stays as it was inserted.
 const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, end_time = ?4, compensation = ?5, error = ?6, \
@@ -110,6 +120,8 @@ pub(super) struct Rows<'c> {
     commit: Statement<'c>,
     is_there: Statement<'c>,
     find: Statement<'c>,
+    find_part: Statement<'c>,
+    is_anywhere: Statement<'c>,
     insert_instance: Bound<'c>,
     update_instance: Statement<'c>,
     event: Bound<'c>,
@@ -132,6 +144,10 @@ pub(super) struct Rows<'c> {
     redriven: Statement<'c>,
     observe: Bound<'c>,
     live: HashMap<Place, HashMap<String, Known>>,
+    /// Instances of the file's own location that other locations may have parts of.
+    homes: HashMap<String, Home>,
+    /// The largest key that an instance was given.
+    last_key: i64,
     /// Messages on their way that were sent lately, by position: where their text is.
     sent: HashMap<i64, (i64, Arc<str>)>,
     /// Messages that their receivers have taken away, of which their senders are to tell yet.
@@ -153,8 +169,34 @@ pub(super) struct Rows<'c> {
 struct Known {
     key: i64,
     last: u64,
-    /// Its row, when that is a plain one and was written here.
+    /// What its row says, when that is plain and was said here.
     row: Option<Plain>,
+    /// Whether it is a part without a row of its own.
+    implied: bool,
+}
+
+/// A choreographed instance that was begun here.
+struct Home {
+    key: i64,
+    /// What a part of it at another location says that has nothing to say of its own.
+    part: WorkflowInstance,
+    /// The locations that have a part of it: no other has.
+    parts: Vec<Place>,
+}
+
+impl Home {
+    /// The view `located_instance` says the same.
+    fn part_of(row: &WorkflowInstance) -> WorkflowInstance {
+        WorkflowInstance {
+            status: Status::Completed,
+            input: Value::NULL,
+            output: None,
+            error: None,
+            compensation: Compensation::default(),
+            end_time: None,
+            ..row.clone()
+        }
+    }
 }
 
 /// What can be different in the rows of an instance that has not ended and has undone nothing. Most steps change none of it,
@@ -183,6 +225,8 @@ impl<'c> Rows<'c> {
             commit: connection.prepare(COMMIT)?,
             is_there: connection.prepare(IS_THERE)?,
             find: connection.prepare(FIND)?,
+            find_part: connection.prepare(FIND_PART)?,
+            is_anywhere: connection.prepare(IS_ANYWHERE)?,
             insert_instance: Bound::prepare(connection, INSERT_INSTANCE)?,
             update_instance: connection.prepare(UPDATE_INSTANCE)?,
             event: Bound::prepare(connection, EVENT)?,
@@ -205,6 +249,8 @@ impl<'c> Rows<'c> {
             redriven: connection.prepare(REDRIVEN)?,
             observe: Bound::prepare(connection, OBSERVE)?,
             live: HashMap::default(),
+            homes: HashMap::default(),
+            last_key: connection.query_row(LAST_KEY, [], |row| row.get(0))?,
             sent: HashMap::default(),
             taken: HashSet::default(),
             setting_out: BTreeMap::new(),
@@ -228,6 +274,7 @@ impl<'c> Rows<'c> {
     pub(super) fn take_back(&mut self) -> rusqlite::Result<()> {
         // What was remembered may never have been.
         self.live.clear();
+        self.homes.clear();
         self.sent.clear();
         self.taken.clear();
         self.setting_out.clear();
@@ -252,9 +299,13 @@ impl<'c> Rows<'c> {
     /// The position of an instance's last journal entry (0: none); nothing when there is no such instance.
     ///
     /// Of what can only be an instance's first commit it is taken that there is none: for almost all that is right, and the
-    /// others are told from the row that is there already.
+    /// others are told from the row that is there already. Of parts at other locations, which may have no row, it is known.
     pub(super) fn last(&mut self, place: Place, id: &str, first: bool) -> rusqlite::Result<Option<u64>> {
-        let known = match first && self.trusting {
+        let begins = || match place {
+            Place::OWN => true,
+            _ => self.homes.get(id).is_some_and(|home| !home.parts.contains(&place)),
+        };
+        let known = match first && self.trusting && begins() {
             true => self.live(place).get(id).copied(),
             false => self.known(place, id)?,
         };
@@ -288,20 +339,28 @@ impl<'c> Rows<'c> {
         if let Some(row) = &commit.instance {
             let due = batch::due_to_number(commit.due);
             let plain = Plain::of(row, due);
-            let key = match known {
-                Some(Known { row: Some(before), .. }) if plain == Some(before) => None,
-                Some(Known { key, .. }) => {
+            let last = known.map_or(0, |known| known.last);
+            known = match known {
+                Some(Known { row: Some(before), .. }) if plain == Some(before) => known,
+                Some(Known { key, implied: false, .. }) => {
                     bytes += self.update_instance(key, row, due, &commit.texts)?;
-                    Some(key)
+                    Some(Known { key, last, row: plain, implied: false })
+                }
+                Some(Known { key, implied: true, .. }) => {
+                    bytes += self.insert_instance(key, place, row, due, &commit.texts)?;
+                    Some(Known { key, last, row: plain, implied: false })
                 }
                 None => {
-                    bytes += self.insert_instance(place, row, due, &commit.texts)?;
-                    Some(self.connection.last_insert_rowid())
+                    let implied = commit.entry.as_ref().and_then(|_| self.implied(place, row, due));
+                    let key = implied.unwrap_or_else(|| Place::next_instance(self.last_key));
+                    self.begun(place, key, row)?;
+                    if implied.is_none() {
+                        self.last_key = key;
+                        bytes += self.insert_instance(key, place, row, due, &commit.texts)?;
+                    }
+                    Some(Known { key, last, row: plain, implied: implied.is_some() })
                 }
             };
-            if let Some(key) = key {
-                known = Some(Known { key, last: known.map_or(0, |known| known.last), row: plain });
-            }
         }
         // The check refuses an instance without a row.
         let Some(mut known) = known else { return Err(rusqlite::Error::QueryReturnedNoRows) };
@@ -318,10 +377,37 @@ impl<'c> Rows<'c> {
         }
         if commit.instance.as_ref().is_some_and(|row| row.status.is_terminal()) {
             self.live(place).remove(owner);
+            if place == Place::OWN {
+                self.homes.remove(owner);
+            }
         } else {
             self.remember(place, owner, known);
         }
         Ok(bytes)
+    }
+
+    /// The key of a part whose row would say what its instance's row says.
+    fn implied(&self, place: Place, row: &WorkflowInstance, due: Option<i64>) -> Option<i64> {
+        let home = self.homes.get(&row.id).filter(|home| place != Place::OWN && due.is_none() && home.part == *row)?;
+        Some(place.part_of(home.key))
+    }
+
+    /// Before the first row of an instance, or of a part of it.
+    fn begun(&mut self, place: Place, key: i64, row: &WorkflowInstance) -> rusqlite::Result<()> {
+        if place != Place::OWN {
+            if let Some(home) = self.homes.get_mut(&row.id) {
+                home.parts.push(place);
+            }
+            return Ok(());
+        }
+        // Of one that had parts before it was here nobody knows where they are.
+        if row.mode == Mode::Choreography && !self.is_anywhere.exists([&row.id])? {
+            if self.homes.len() >= REMEMBERED {
+                self.homes.clear();
+            }
+            self.homes.insert(row.id.clone(), Home { key, part: Home::part_of(row), parts: Vec::new() });
+        }
+        Ok(())
     }
 
     /// What was done elsewhere, if its instance is here.
@@ -357,14 +443,18 @@ impl<'c> Rows<'c> {
         if let Some(known) = self.live(place).get(id) {
             return Ok(Some(*known));
         }
-        if !self.is_there.exists(params![id, place.0])? {
+        if place == Place::OWN && !self.is_there.exists([id])? {
             return Ok(None);
         }
         let read = |row: &rusqlite::Row<'_>| {
             let last = u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default();
-            Ok(Known { key: row.get(0)?, last, row: None })
+            Ok(Known { key: row.get(0)?, last, row: None, implied: row.get(2)? })
         };
-        let known = self.find.query_row(params![id, number(OBSERVED), place.0], read).optional()?;
+        let known = match place {
+            Place::OWN => self.find.query_row(params![id, number(OBSERVED)], read),
+            _ => self.find_part.query_row(params![id, number(OBSERVED), place.0], read),
+        };
+        let known = known.optional()?;
         if let Some(known) = known {
             self.remember(place, id, known);
         }
@@ -385,6 +475,7 @@ impl<'c> Rows<'c> {
 
     fn insert_instance(
         &mut self,
+        key: i64,
         place: Place,
         row: &WorkflowInstance,
         due: Option<i64>,
@@ -412,6 +503,7 @@ impl<'c> Rows<'c> {
         into.bind(16, output)?;
         into.bind(17, input)?;
         into.bind(18, place.0)?;
+        into.bind(19, key)?;
         into.execute()?;
         Ok(bytes)
     }
