@@ -165,7 +165,7 @@ const TASK: &str = "t.run, t.reference, t.name, t.service_name, t.kind, t.status
 
 /// Columns of a step, after which come its instance's.
 const ENTRY: &str = "e.seq, e.timestamp, e.event_type, e.subject, e.run, e.correlation_id, e.causation_id, e.payload, \
-     (select data from message_row where key = e.message), e.tail";
+     ifnull((select data from message_row where key = e.message), (select sent from event_row where key = -e.message)), e.tail";
 
 pub(super) fn journal(
     connection: &Connection,
@@ -282,8 +282,9 @@ pub(super) fn published(
     connection.prepare_cached(sql)?.query_map(params![after, place.last(), rows(limit)], read)?.collect()
 }
 
-/// The envelope of a message.
-const ENVELOPE: &str = "m.head || ifnull(m.data || '}', '')";
+/// The envelope of a message, which has a row of its own or stands in that of the step that sent it.
+const ENVELOPE: &str = "ifnull((select head || ifnull(data || '}', '') from message_row where key = o.message), \
+     (select head || sent || '}' from event_row where key = -o.message))";
 
 pub(super) fn outgoing(
     connection: &Connection,
@@ -292,7 +293,7 @@ pub(super) fn outgoing(
     limit: usize,
 ) -> rusqlite::Result<Vec<(u64, Outgoing)>> {
     let sql = format!(
-        "select o.position, o.receiver, {ENVELOPE} from outgoing_row o join message_row m on m.key = o.message \
+        "select o.position, o.receiver, {ENVELOPE} from outgoing o \
          where o.position > ?1 and o.position <= ?2 order by o.position limit ?3"
     );
     let read = |row: &Row<'_>| Ok((number(row, 0)?, message(row, 1)?));
@@ -312,15 +313,15 @@ pub(super) fn open_instances(connection: &Connection, place: Place) -> rusqlite:
 }
 
 pub(super) fn last_position(connection: &Connection, place: Place) -> rusqlite::Result<u64> {
-    let sql = "select max(ifnull((select max(position) from outgoing_row where position between ?1 and ?2), ?1), \
+    let sql = "select max(ifnull((select max(position) from outgoing where position between ?1 and ?2), ?1), \
                ifnull((select max(position) from dead_row where position between ?1 and ?2), ?1))";
     connection.prepare_cached(sql)?.query_row([place.first(), place.last()], |row| number(row, 0))
 }
 
 pub(super) fn dead_letters(connection: &Connection, place: Place, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
     let sql = format!(
-        "select d.position, d.receiver, {ENVELOPE}, d.reason from dead_row d join message_row m on m.key = d.message \
-         where d.position between ?1 and ?2 order by d.position limit ?3"
+        "select o.position, o.receiver, {ENVELOPE}, o.reason from dead_row o \
+         where o.position between ?1 and ?2 order by o.position limit ?3"
     );
     let read =
         |row: &Row<'_>| Ok(DeadLetter { position: number(row, 0)?, message: message(row, 1)?, reason: row.get(3)? });

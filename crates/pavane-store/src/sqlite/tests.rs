@@ -526,6 +526,54 @@ fn a_message_within_a_file_is_handed_over_with_the_step_it_leads_to() {
 }
 
 #[test]
+fn messages_that_stay_on_their_way_get_rows() {
+    let (_directory, path) = place();
+    let count = |sql: &str| -> i64 {
+        let shell = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        shell.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let mut file = open(&path);
+    let mut a = file.location("a").unwrap();
+    let data = |n: u64| format!(r#"{{"number":{n}}}"#);
+    let going = |n: u64| sent(n, &format!(r#"{{"id":"{n}","data":{}}}"#, data(n))).send;
+    // The first with its step, the others alone.
+    put(&file, vec![Commit { send: going(1), ..start("i", "[]") }]).unwrap();
+    for n in 2..=40 {
+        put(&file, vec![Commit { send: going(n), ..Commit::default() }]).unwrap();
+    }
+    let on_their_way =
+        |store: &Sqlite| -> Vec<u64> { store.outgoing(0, 99).unwrap().iter().map(|(n, _)| *n).collect() };
+    let rows = "select count(*) from outgoing_row";
+    assert!((1..40).contains(&count(rows)), "{}", count(rows));
+    assert_eq!((count("select count(*) from outgoing_message"), on_their_way(&file)), (40, (1..=40).collect()));
+    // Whoever opens the file finds both kinds, and either can be taken, delivered or lost.
+    let mut left: Vec<u64> = (1..=40).collect();
+    for (taken, delivered, dead) in [(1, 2, 3), (40, 39, 38)] {
+        drop((file, a));
+        file = open(&path);
+        a = file.location("a").unwrap();
+        assert_eq!((file.last_position().unwrap(), on_their_way(&file)), (*left.last().unwrap(), left.clone()));
+        let commit = Commit {
+            taken: Some(Taken { from: "engine".into(), position: taken, data: data(taken).into() }),
+            ..start(&taken.to_string(), &format!("[{}]", data(taken)))
+        };
+        put(&a, vec![commit]).unwrap();
+        let dead = vec![(dead, "lost".to_owned())];
+        put(&file, vec![Commit { delivered: vec![taken, delivered], dead, ..Commit::default() }]).unwrap();
+        assert_eq!(a.journal(&taken.to_string(), 0, 9).unwrap()[0].payload, format!("[{}]", data(taken)));
+        left.retain(|n| *n != taken && *n != delivered && dead_of(&file).iter().all(|dead| dead != n));
+        assert_eq!(on_their_way(&file), left);
+    }
+    assert_eq!(dead_of(&file), [3, 38]);
+    put(&file, vec![Commit { redrive: vec![3, 38], ..Commit::default() }]).unwrap();
+    assert_eq!(on_their_way(&file), (3..=38).collect::<Vec<u64>>());
+}
+
+fn dead_of(store: &Sqlite) -> Vec<u64> {
+    store.dead_letters(99).unwrap().into_iter().map(|letter| letter.position).collect()
+}
+
+#[test]
 fn a_message_that_is_not_in_the_file_is_written_with_its_step() {
     let (_directory, path) = place();
     let file = open(&path);

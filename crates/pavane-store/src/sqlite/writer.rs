@@ -5,6 +5,8 @@
 //! one that conflicts fails alone. Any other failure ends the writing for good: see [`crate::Sqlite`].
 //! Start at [`Session::transact`]; the rows themselves are written in `rows`.
 
+mod bound;
+mod messages;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -336,6 +338,14 @@ fn write(connection: &Connection, path: &str, counters: &Counters, queue: &mpsc:
 fn is_taken(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqliteFailure(failure, _)
         if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn weight(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 /// Calls `done`. One that panics must not take the writer with it: others wait for theirs.

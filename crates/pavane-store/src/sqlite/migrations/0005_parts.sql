@@ -1,3 +1,5 @@
+-- What stands beside an order's steps is written once, and only if it says something.
+--
 -- What most participants would write about an instance, its row says already. Such a part of an instance has no row: it is
 -- there when its steps are. To tell whose those are, the key of an instance has room for a location below it, and the key of a
 -- part is that of its instance and its location.
@@ -5,6 +7,8 @@
 drop view event;
 drop view service_task;
 drop view subscription;
+drop view outgoing_message;
+drop view dead_letter;
 
 -- In two steps, so that no key is another's for a moment.
 update instance_row set key = -key;
@@ -37,6 +41,22 @@ where i.location = 0
   and exists (select 1 from event_row where instance = i.key | l.key)
   and not exists (select 1 from instance_row where key = i.key | l.key);
 
+-- A message whose receiver is in this file is written with the step that sent it: envelope as in `message_row`. `message` is
+-- then less than nothing everywhere: the key of that step, negated.
+alter table event_row add column head text;
+alter table event_row add column sent text;
+
+-- Messages that set out lately: most go soon, and one row for all of them costs less than one for each.
+create table outgoing_lately_row (
+  key      integer primary key,         -- 1
+  messages text not null                -- JSON: of each position, receiver and message
+);
+
+create view outgoing as
+select position, receiver, message from outgoing_row
+union all
+select value ->> 0, value ->> 1, value ->> 2 from outgoing_lately_row, json_each(messages);
+
 -- A step or a task belongs to the row of its key, or to that of the instance whose part it is. Both conditions say so, one for
 -- those who come from the instance and one for those who come from the step.
 create view service_task as select
@@ -51,7 +71,9 @@ from task_row t join instance_row i
 
 create view event as select
   e.key as id, e.event_type, i.namespace || '/' || i.name as source, e.subject,
-  e.payload || ifnull((select data from message_row where key = e.message), '') || ifnull(e.tail, '') as payload,
+  e.payload || ifnull(
+    ifnull((select data from message_row where key = e.message), (select sent from event_row where key = -e.message)), ''
+  ) || ifnull(e.tail, '') as payload,
   strftime('%Y-%m-%dT%H:%M:%fZ', e.timestamp / 1000.0, 'unixepoch') as timestamp,
   i.uid as workflow_instance_id,
   (select name from location_row where key = iif(i.key = e.instance, i.location, e.instance & 32767)) as location, e.seq,
@@ -63,3 +85,26 @@ from event_row e join instance_row i
 create view subscription as select
   i.uid as workflow_instance_id, s.type as event_type
 from located_instance i join subscription_row s on s.instance = i.key;
+
+create view outgoing_message as select
+  sender, position, receiver, envelope ->> 'pvninstance' as workflow_instance_id, envelope ->> 'type' as type, envelope
+from (
+  select (select name from location_row where key = o.position >> 48) as sender, o.position & 0xffffffffffff as position,
+    o.receiver, ifnull(
+      (select head || ifnull(data || '}', '') from message_row where key = o.message),
+      (select head || sent || '}' from event_row where key = -o.message)
+    ) as envelope
+  from outgoing o
+);
+
+create view dead_letter as select
+  sender, position, receiver, envelope ->> 'pvninstance' as workflow_instance_id, envelope ->> 'type' as type, reason,
+  envelope
+from (
+  select (select name from location_row where key = d.position >> 48) as sender, d.position & 0xffffffffffff as position,
+    d.receiver, d.reason, ifnull(
+      (select head || ifnull(data || '}', '') from message_row where key = d.message),
+      (select head || sent || '}' from event_row where key = -d.message)
+    ) as envelope
+  from dead_row d
+);

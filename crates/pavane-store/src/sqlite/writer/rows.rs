@@ -4,29 +4,27 @@
 //! bounded memory of where live instances are, so that a step of one costs no search. Start at [`Rows::write`].
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeSet;
 
-use ahash::{HashMap, HashSet};
-use memchr::memmem::Finder;
+use ahash::HashMap;
 use pavane_core::Value;
 use pavane_core::definition::Mode;
 use pavane_core::engine::Subscription;
+use pavane_core::program::ENGINE;
 use pavane_core::record::{Compensation, JournalEntry, ServiceTask, Status, WorkflowInstance};
 use pavane_core::value::Texts;
-use rusqlite::{Connection, OptionalExtension, Statement, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::Place;
+use super::bound::Bound;
+use super::messages::{Messages, envelope_parts};
+use super::{json, weight};
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
 
 /// Live instances of a location remembered, at about 150 bytes each, and choreographed ones, at about 700. Past it the memory starts anew: one search each
 /// fills it.
 const REMEMBERED: usize = 65_536;
-
-/// Messages on their way remembered, whose texts are in memory until they are taken in any case. Past it the memory starts
-/// anew: one search each.
-const SENT: usize = 16_384;
 
 const BEGIN: &str = "begin immediate";
 
@@ -56,7 +54,7 @@ const UPDATE_INSTANCE: &str = "update instance_row set due = ?2, status = ?3, en
      output = ?7 where key = ?1";
 
 const EVENT: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
-     causation_id, payload, message, tail) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+     causation_id, payload, message, tail, head, sent) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 const TASK: &str = "insert into task_row (instance, run, reference, name, service_name, kind, status, attempt, start_time, \
      end_time, compensates, error, input_data, output_data) \
@@ -83,31 +81,13 @@ const LOCATION: &str = "insert into location_row (name) values (?1) on conflict 
 
 const FIND_LOCATION: &str = "select key from location_row where name = ?1";
 
+const IS_SHARED: &str = "select 1 from location_row";
+
 const CONSUME: &str = "insert into cursor_row (location, reader, position) values (?1, ?2, ?3) \
      on conflict (location, reader) do update set position = excluded.position";
 
-const WRITE_MESSAGE: &str = "insert into message_row (head, data) values (?1, ?2)";
-
-const SEND: &str = "insert or replace into outgoing_row (position, receiver, message) values (?1, ?2, ?3)";
-
-/// The text of a message that is on its way, if it is the one that is meant.
-const FIND_MESSAGE: &str = "select o.message from outgoing_row o join message_row m on m.key = o.message \
-     where o.position = ?1 and m.data = ?2";
-
-const GONE: &str = "delete from outgoing_row where position between ?1 and ?2";
-
-const DELIVERED: &str = "delete from message_row where key = (select message from outgoing_row where position = ?1)";
-
-const DEAD: &str = "insert or replace into dead_row (position, receiver, reason, message) \
-     select position, receiver, ?2, message from outgoing_row where position = ?1";
-
-const REDRIVE: &str = "insert or replace into outgoing_row (position, receiver, message) \
-     select position, receiver, message from dead_row where position = ?1";
-
-const REDRIVEN: &str = "delete from dead_row where position = ?1";
-
 const OBSERVE: &str = "insert into event_row (instance, seq, timestamp, event_type, subject, run, correlation_id, \
-     causation_id, payload, message, tail) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+     causation_id, payload, message, tail, head, sent) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
      on conflict (instance, seq) do nothing";
 
 /// What most instances have to tell of their compensation.
@@ -133,29 +113,15 @@ pub(super) struct Rows<'c> {
     deploy: Statement<'c>,
     location: Statement<'c>,
     consume: Statement<'c>,
-    write_message: Statement<'c>,
-    send: Statement<'c>,
-    find_message: Statement<'c>,
     find_location: Statement<'c>,
-    gone: Statement<'c>,
-    delivered: Statement<'c>,
-    dead: Statement<'c>,
-    redrive: Statement<'c>,
-    redriven: Statement<'c>,
+    is_shared: Statement<'c>,
     observe: Bound<'c>,
     live: HashMap<Place, HashMap<String, Known>>,
     /// Instances of the file's own location that other locations may have parts of.
     homes: HashMap<String, Home>,
     /// The largest key that an instance was given.
     last_key: i64,
-    /// Messages on their way that were sent lately, by position: where their text is.
-    sent: HashMap<i64, (i64, Arc<str>)>,
-    /// Messages that their receivers have taken away, of which their senders are to tell yet.
-    taken: HashSet<i64>,
-    /// Rows of messages that this transaction puts on their way, by position, and positions of those that it takes off it. They
-    /// are written at its end: what is in both needs no row, and most of what goes stands side by side.
-    setting_out: BTreeMap<i64, (String, i64)>,
-    arrived: BTreeSet<i64>,
+    messages: Messages<'c>,
     /// Instances that the check of the batch under way did not find.
     absent: Vec<String>,
     /// Whether those are not looked for that are new as far as one can tell from their commits.
@@ -238,23 +204,13 @@ impl<'c> Rows<'c> {
             deploy: connection.prepare(DEPLOY)?,
             location: connection.prepare(LOCATION)?,
             consume: connection.prepare(CONSUME)?,
-            write_message: connection.prepare(WRITE_MESSAGE)?,
-            send: connection.prepare(SEND)?,
-            find_message: connection.prepare(FIND_MESSAGE)?,
             find_location: connection.prepare(FIND_LOCATION)?,
-            gone: connection.prepare(GONE)?,
-            delivered: connection.prepare(DELIVERED)?,
-            dead: connection.prepare(DEAD)?,
-            redrive: connection.prepare(REDRIVE)?,
-            redriven: connection.prepare(REDRIVEN)?,
+            is_shared: connection.prepare(IS_SHARED)?,
             observe: Bound::prepare(connection, OBSERVE)?,
             live: HashMap::default(),
             homes: HashMap::default(),
             last_key: connection.query_row(LAST_KEY, [], |row| row.get(0))?,
-            sent: HashMap::default(),
-            taken: HashSet::default(),
-            setting_out: BTreeMap::new(),
-            arrived: BTreeSet::new(),
+            messages: Messages::prepare(connection)?,
             absent: Vec::new(),
             trusting: true,
             names: HashMap::default(),
@@ -266,7 +222,7 @@ impl<'c> Rows<'c> {
     }
 
     pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
-        self.move_messages()?;
+        self.messages.end()?;
         self.commit.execute([]).map(drop)
     }
 
@@ -275,11 +231,8 @@ impl<'c> Rows<'c> {
         // What was remembered may never have been.
         self.live.clear();
         self.homes.clear();
-        self.sent.clear();
-        self.taken.clear();
-        self.setting_out.clear();
-        self.arrived.clear();
-        self.connection.execute_batch("rollback")
+        self.connection.execute_batch("rollback")?;
+        self.messages.take_back()
     }
 
     /// Whether an instance that is new as far as one can tell from its commit is taken for new.
@@ -326,11 +279,10 @@ impl<'c> Rows<'c> {
         for (reader, position) in &commit.consumed {
             self.consume.execute(params![place.0, reader, number(*position)])?;
         }
-        bytes += self.messages(place, commit)?;
         for row in &commit.observed {
             bytes += self.observed(place, row)?;
         }
-        let Some(owner) = owner else { return Ok(bytes) };
+        let Some(owner) = owner else { return Ok(bytes + self.messages.write(place, commit, None)?) };
         let absent = self.absent.iter().position(|id| id == owner);
         let mut known = match absent.map(|at| self.absent.swap_remove(at)) {
             Some(_) => None,
@@ -364,11 +316,15 @@ impl<'c> Rows<'c> {
         }
         // The check refuses an instance without a row.
         let Some(mut known) = known else { return Err(rusqlite::Error::QueryReturnedNoRows) };
+        let mut written = None;
         if let Some(entry) = &commit.entry {
             let taken = self.take(entry, commit.taken.as_ref())?;
-            bytes += write_entry(&mut self.event, known.key, entry, taken)?;
+            let sent = self.sent(commit)?;
+            bytes += write_entry(&mut self.event, known.key, entry, taken, sent)?;
+            written = sent.map(|_| self.connection.last_insert_rowid());
             known.last = entry.seq;
         }
+        bytes += self.messages.write(place, commit, written)?;
         for task in &commit.tasks {
             bytes += self.task(known.key, task, &commit.texts)?;
         }
@@ -418,7 +374,7 @@ impl<'c> Rows<'c> {
         };
         let Some(known) = self.known(place, owner)? else { return Ok(0) };
         match row {
-            Observed::Step(entry) => write_entry(&mut self.observe, known.key, entry, None),
+            Observed::Step(entry) => write_entry(&mut self.observe, known.key, entry, None, None),
             Observed::Task(task) => self.task(known.key, task, &Texts::default()),
         }
     }
@@ -530,27 +486,23 @@ impl<'c> Rows<'c> {
         // The file's own location has no name in it. That it is meant, and that it is not another process's of the same
         // name, the text tells: no two messages are alike.
         let sender = self.named(from)?.unwrap_or(Place::OWN);
-        let position = sender.key(*position);
-        let sent = self.sent.remove(&position).filter(|(_, envelope)| {
-            envelope
-                .strip_suffix('}')
-                .and_then(|open| open.strip_suffix(&**data))
-                .is_some_and(|head| head.ends_with(DATA))
-        });
-        let found = match sent {
-            Some((message, _)) => Some(message),
-            None => {
-                self.move_messages()?;
-                self.find_message.query_row(params![position, &**data], |row| row.get(0)).optional()?
-            }
-        };
-        let Some(message) = found else { return Ok(None) };
-        self.arrived.insert(position);
-        if self.taken.len() >= SENT {
-            self.taken.clear();
-        }
-        self.taken.insert(position);
-        Ok(Some(Apart { payload, message, tail: rest }))
+        let message = self.messages.take(sender.key(*position), data)?;
+        Ok(message.map(|message| Apart { payload, message, tail: rest }))
+    }
+
+    /// The parts of the message that a step sends, if it is one alone and its receiver is in this file: that has its text as a
+    /// part of a step of its own soon, and so the text is kept with a step from the beginning.
+    fn sent<'m>(&mut self, commit: &'m Commit) -> rusqlite::Result<Option<(&'m str, &'m str)>> {
+        let [(_, message)] = commit.send.as_slice() else { return Ok(None) };
+        Ok(match envelope_parts(&message.envelope) {
+            (head, Some(data)) if self.is_here(&message.to)? => Some((head, data)),
+            _ => None,
+        })
+    }
+
+    /// Whether a location is in this file. Its own has no name in it, and is the engine where there are others.
+    fn is_here(&mut self, location: &str) -> rusqlite::Result<bool> {
+        Ok(self.named(location)?.is_some() || location == ENGINE && self.is_shared.exists([])?)
     }
 
     fn named(&mut self, name: &str) -> rusqlite::Result<Option<Place>> {
@@ -562,66 +514,6 @@ impl<'c> Rows<'c> {
             self.names.insert(name.to_owned(), place);
         }
         Ok(found)
-    }
-
-    /// Puts messages on their way, and takes away those that have come to an end.
-    fn messages(&mut self, place: Place, commit: &Commit) -> rusqlite::Result<u64> {
-        let mut bytes = 0;
-        for (position, message) in &commit.send {
-            let (head, data) = envelope_parts(&message.envelope);
-            self.write_message.execute(params![head, data])?;
-            let key = self.connection.last_insert_rowid();
-            if self.arrived.contains(&place.key(*position)) {
-                // Another one, which has gone: it is not this that has arrived.
-                self.move_messages()?;
-            }
-            self.setting_out.insert(place.key(*position), (message.to.clone(), key));
-            if self.sent.len() >= SENT {
-                self.sent.clear();
-            }
-            self.sent.insert(place.key(*position), (key, message.envelope.clone()));
-            bytes += weight(&message.envelope);
-        }
-        let delivered: Vec<i64> = commit.delivered.iter().map(|position| place.key(*position)).collect();
-        let delivered: Vec<i64> = delivered.into_iter().filter(|position| !self.taken.remove(position)).collect();
-        if !delivered.is_empty() {
-            self.move_messages()?;
-        }
-        for position in delivered {
-            self.sent.remove(&position);
-            self.delivered.execute([position])?;
-            self.arrived.insert(position);
-        }
-        if !commit.dead.is_empty() || !commit.redrive.is_empty() {
-            self.move_messages()?;
-        }
-        for (position, reason) in &commit.dead {
-            let position = place.key(*position);
-            self.sent.remove(&position);
-            self.dead.execute(params![position, reason])?;
-            self.gone.execute([position, position])?;
-        }
-        for position in &commit.redrive {
-            self.redrive.execute([place.key(*position)])?;
-            self.redriven.execute([place.key(*position)])?;
-        }
-        Ok(bytes)
-    }
-
-    /// Writes which messages are on their way.
-    fn move_messages(&mut self) -> rusqlite::Result<()> {
-        self.arrived.retain(|position| self.setting_out.remove(position).is_none());
-        while let Some((position, (receiver, message))) = self.setting_out.pop_first() {
-            self.send.execute(params![position, receiver, message])?;
-        }
-        while let Some(first) = self.arrived.pop_first() {
-            let mut last = first;
-            while self.arrived.remove(&last.saturating_add(1)) {
-                last = last.saturating_add(1);
-            }
-            self.gone.execute([first, last])?;
-        }
-        Ok(())
     }
 
     fn task(&mut self, instance: i64, task: &ServiceTask, texts: &Texts) -> rusqlite::Result<u64> {
@@ -660,43 +552,6 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// A statement whose parameters are bound one by one, and stay bound: SQLite copies each text that is bound, and many columns
-/// hold the same text in one row and the next.
-struct Bound<'c> {
-    statement: Statement<'c>,
-    /// What is bound to parameters with a usual text, by their numbers.
-    usual: Vec<Option<String>>,
-}
-
-impl<'c> Bound<'c> {
-    fn prepare(connection: &'c Connection, sql: &str) -> rusqlite::Result<Bound<'c>> {
-        let statement = connection.prepare(sql)?;
-        let usual = vec![None; statement.parameter_count() + 1];
-        Ok(Bound { statement, usual })
-    }
-
-    /// Binds a parameter. Each is always bound by this, or always by [`Bound::bind_usual`].
-    fn bind(&mut self, number: usize, value: impl ToSql) -> rusqlite::Result<()> {
-        self.statement.raw_bind_parameter(number, value)
-    }
-
-    /// Binds a parameter to a text that it is likely to have already.
-    fn bind_usual(&mut self, number: usize, text: &str) -> rusqlite::Result<()> {
-        let Some(usual) = self.usual.get_mut(number).filter(|usual| usual.as_deref() != Some(text)) else {
-            return Ok(());
-        };
-        self.statement.raw_bind_parameter(number, text)?;
-        let kept = usual.get_or_insert_default();
-        kept.clear();
-        kept.push_str(text);
-        Ok(())
-    }
-
-    fn execute(&mut self) -> rusqlite::Result<()> {
-        self.statement.raw_execute().map(drop)
-    }
-}
-
 /// The texts of an instance's row that its steps change.
 struct Changing<'r> {
     compensation: Cow<'static, str>,
@@ -732,6 +587,7 @@ fn write_entry(
     instance: i64,
     entry: &JournalEntry,
     apart: Option<Apart<'_>>,
+    sent: Option<(&str, &str)>,
 ) -> rusqlite::Result<u64> {
     let id = &entry.workflow_instance_id;
     let (payload, message, tail) = match apart {
@@ -749,6 +605,8 @@ fn write_entry(
     into.bind(9, payload)?;
     into.bind(10, message)?;
     into.bind(11, tail)?;
+    into.bind(12, sent.map(|(head, _)| head))?;
+    into.bind(13, sent.map(|(_, data)| data))?;
     into.execute()?;
     Ok(weight(payload) + tail.map_or(0, weight))
 }
@@ -759,36 +617,14 @@ fn around<'t>(text: &'t str, object: &str) -> Option<(&'t str, &'t str)> {
     text.match_indices('{').find_map(|(at, _)| Some((text.get(..at)?, text.get(at..)?.strip_prefix(object)?)))
 }
 
-const DATA: &str = ",\"data\":";
-
-/// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
-/// envelope of another form the words may stand elsewhere: put together again, the parts give the same text.
-fn envelope_parts(envelope: &str) -> (&str, Option<&str>) {
-    /// Made once: to make it takes longer than to find the words.
-    static FIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DATA));
-    let parts = envelope.strip_suffix('}').and_then(|open| {
-        let at = FIND.find(open.as_bytes())? + DATA.len();
-        Some((open.get(..at)?, open.get(at..)?))
-    });
-    parts.map_or((envelope, None), |(head, data)| (head, Some(data)))
-}
-
 /// A position as SQLite counts: none outgrows its integers.
 fn number(position: u64) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }
 
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
-}
-
 /// `text`, unless it is what is meant when nothing is stored.
 fn other_than<'a>(text: &'a str, usual: &str) -> Option<&'a str> {
     (text != usual).then_some(text)
-}
-
-fn weight(text: &str) -> u64 {
-    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 fn optional_weight(text: &Option<impl AsRef<str>>) -> u64 {
