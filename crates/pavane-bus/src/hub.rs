@@ -549,7 +549,7 @@ impl Consumer for Attached {
         let session = self.0.clone();
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            let envelope = message.envelope.as_ref().to_owned();
+            let envelope = message.envelope.text().into_owned();
             let what = What::Message { envelope, redelivered: message.redelivered };
             let number = session.hand(what, Reply::Message(reply)).map_err(Refusal::Unavailable)?;
             match tokio::time::timeout(ANSWER, answer).await {

@@ -306,7 +306,7 @@ impl From<Addressed> for Outgoing {
 
 impl From<Outgoing> for Addressed {
     fn from(message: Outgoing) -> Addressed {
-        Addressed { to: message.to, envelope: message.envelope.as_ref().to_owned(), redelivered: message.redelivered }
+        Addressed { to: message.to, envelope: message.envelope.text().into_owned(), redelivered: message.redelivered }
     }
 }
 

@@ -143,7 +143,7 @@ impl Replacing {
         for (from, store) in self.stores() {
             let mut keep = |message: &Outgoing| {
                 // What cannot be read brings nobody any work.
-                if let Ok(message) = Message::from_envelope(&message.envelope) {
+                if let Ok(message) = Message::from_envelope(&message.envelope.text()) {
                     found.entry((from.clone(), message.instance.clone())).or_default().push(message);
                 }
             };

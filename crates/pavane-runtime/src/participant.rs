@@ -79,7 +79,7 @@ impl Consumer for Engine {
             let made_here = message.content.and_then(|content| content.downcast::<Content>().ok());
             let (mut message, origin) = match made_here.map(Arc::unwrap_or_clone) {
                 Some(Content { message, origin }) => (message, Some(origin)),
-                None => (Message::from_envelope(&message.envelope).map_err(Refusal::Never)?, None),
+                None => (Message::from_envelope(&message.envelope.text()).map_err(Refusal::Never)?, None),
             };
             message.redelivered = redelivered;
             engine.deliver(message, origin).await.map_err(|error| match error {

@@ -284,7 +284,7 @@ fn is_late(now: Timestamp, since: Timestamp, after: Duration) -> bool {
 /// A message that brings work; none for news that no work waits for.
 fn read(from: &str, message: &Outgoing) -> Option<Missing> {
     // What cannot be read belongs to no instance that could be named; it is told among the dead letters.
-    let attributes: Attributes = serde_json::from_str(&message.envelope).ok()?;
+    let attributes: Attributes = serde_json::from_str(&message.envelope.text()).ok()?;
     let since = attributes.time.parse().ok()?;
     (attributes.pvnkind == "token").then(|| Missing {
         instance: attributes.pvninstance,

@@ -5,6 +5,7 @@
 //! words what every store does, [`Sqlite`] does it durably, and `tests/contract/main.rs` holds both to it.
 
 mod batch;
+mod envelope;
 mod memory;
 mod sqlite;
 
@@ -12,6 +13,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub use envelope::Envelope;
 pub use memory::Memory;
 pub use sqlite::{Sqlite, Stats};
 
@@ -87,8 +89,8 @@ pub const OBSERVED: u64 = 1 << 40;
 pub struct Outgoing {
     /// The location it is for.
     pub to: String,
-    /// A CloudEvent in the JSON format.
-    pub envelope: Arc<str>,
+    /// The message as a CloudEvent.
+    pub envelope: Envelope,
     /// What the envelope was made of, for a receiver in the same process. No store keeps it.
     pub content: Option<Arc<dyn Any + Send + Sync>>,
     /// Whether its receiver may have been given it before. No store keeps it: who reads a message from one must say so.

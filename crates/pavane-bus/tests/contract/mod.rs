@@ -84,7 +84,7 @@ impl Participant {
 
 impl Consumer for Participant {
     fn take(&self, message: Outgoing) -> Handing {
-        let refusal = self.answers.lock().unwrap().get_mut(&*message.envelope).and_then(Vec::pop);
+        let refusal = self.answers.lock().unwrap().get_mut(&*message.envelope.text()).and_then(Vec::pop);
         let answer = match refusal {
             Some(refusal) => Err(refusal),
             None => {
@@ -206,8 +206,8 @@ pub async fn what_cannot_be_taken_now_is_tried_again_and_what_never_can_is_a_dea
     until("what can be taken is", || a.taken() == set(&["1", "3"])).await;
     until("nothing is on its way", || sender.waiting() == 0).await;
     let letters = sender.store.dead_letters(9).unwrap();
-    let told: Vec<(&str, &str)> = letters.iter().map(|l| (&*l.message.envelope, l.reason.as_str())).collect();
-    assert_eq!(told, [("2", "it is no message")]);
+    let told: Vec<_> = letters.iter().map(|l| (l.message.envelope.text(), l.reason.as_str())).collect();
+    assert_eq!(told, [("2".into(), "it is no message")]);
     // It is sent again when somebody has helped.
     let letter = &letters[0];
     sender.commit(Commit { redrive: vec![letter.position], ..Commit::default() }).await;

@@ -3,6 +3,7 @@
 //! A token is at one location or in one message, never at both. Messages may be repeated and may overtake each other:
 //! each is numbered by its sender for its receiver, and a receiver takes each number once.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -334,18 +335,28 @@ impl Message {
     }
 
     /// What [`Message::write`] wrote.
-    pub fn text(&self) -> Option<&str> {
-        self.written.0.as_deref()
+    pub fn text(&self) -> Option<&Arc<str>> {
+        self.written.0.as_ref()
     }
 
     /// Bytes of its envelope, about: those of what [`Message::write`] wrote, and [`ATTRIBUTES`].
     pub(super) fn size(&self) -> usize {
-        self.text().map_or(0, str::len) + ATTRIBUTES
+        self.text().map_or(0, |text| text.len()) + ATTRIBUTES
     }
 
     /// The message as a CloudEvent in the JSON format: its data, which comes last, is the message; its attributes are for
     /// the bus and for people.
     pub fn to_envelope(&self, program: &Program, at: Timestamp) -> String {
+        let data: Cow<'_, str> = match self.text() {
+            // That it came again is not in what its sender wrote.
+            Some(text) if !self.redelivered => Cow::Borrowed(text),
+            _ => json::to_string(self).unwrap_or_default().into(),
+        };
+        [&self.to_head(program, at), &*data, "}"].concat()
+    }
+
+    /// What stands in its envelope before the value of `data`.
+    pub fn to_head(&self, program: &Program, at: Timestamp) -> String {
         let Document { namespace, name, .. } = program.document();
         let (task, what) = self.what(program);
         let start = &self.header.start;
@@ -354,9 +365,9 @@ impl Message {
         let (namespace, name, task) = (&*escaped(namespace), &*escaped(name), &*escaped(task));
         let correlation = escaped(&start.correlation_id);
         let subject = self.subject(program).map_or(instance.into(), escaped);
-        let mut envelope = String::with_capacity(self.text().map_or(0, str::len) + ATTRIBUTES);
-        envelope.push_str("{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
-        envelope.push_str(program.attributes());
+        let mut head = String::with_capacity(ATTRIBUTES);
+        head.push_str("{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
+        head.push_str(program.attributes());
         for (attribute, parts) in [
             ("id", &[instance, ":", from, ":", to, ":", &self.number.to_string()][..]),
             ("source", &["/pavane/", namespace, "/", from]),
@@ -369,20 +380,14 @@ impl Message {
             ("pvnto", &[to]),
             ("pvnkind", &[self.kind()]),
         ] {
-            envelope.push_str(",\"");
-            envelope.push_str(attribute);
-            envelope.push_str("\":\"");
-            parts.iter().for_each(|part| envelope.push_str(part));
-            envelope.push('"');
+            head.push_str(",\"");
+            head.push_str(attribute);
+            head.push_str("\":\"");
+            parts.iter().for_each(|part| head.push_str(part));
+            head.push('"');
         }
-        envelope.push_str(",\"data\":");
-        match self.text() {
-            // That it came again is not in what its sender wrote.
-            Some(text) if !self.redelivered => envelope.push_str(text),
-            _ => envelope.push_str(&json::to_string(self).unwrap_or_default()),
-        }
-        envelope.push('}');
-        envelope
+        head.push_str(",\"data\":");
+        head
     }
 
     /// Reads a message from a CloudEvent in the JSON format.

@@ -172,7 +172,7 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
 fn written(events: &[Event]) -> String {
     // What came is written already, and is most of it.
     let came = events.iter().filter_map(|event| match event {
-        Event::Arrived { message, .. } => message.text().map(str::len),
+        Event::Arrived { message, .. } => message.text().map(|text| text.len()),
         _ => None,
     });
     let mut text = Vec::with_capacity(came.sum::<usize>() + EVENTS);

@@ -28,7 +28,7 @@ fn the_limit_counts_the_whole_message_to_the_byte() {
     let program = program(&format!("do: [ first: {{ {CALL}a/' }} }} ]"));
     let mut free = Places::new(&program, usize::MAX);
     free.start(Value::object([("filler", Value::text("x".repeat(100)))]));
-    let size = free.messages[0].text().map_or(0, str::len) + ATTRIBUTES;
+    let size = free.messages[0].text().map_or(0, |text| text.len()) + ATTRIBUTES;
     for (limit, fits) in [(size, true), (size - 1, false)] {
         let mut places = Places::new(&program, limit);
         places.start(Value::object([("filler", Value::text("x".repeat(100)))]));

@@ -1,5 +1,7 @@
 //! The way of a step to the disk: into a batch, to the store, and back with what follows from it.
 
+use pavane_store::Envelope;
+
 use super::*;
 
 /// Batches handed to the store and not back yet: one is written while the next is filled.
@@ -43,7 +45,10 @@ impl Driver {
         shared.tally.oversize.fetch_add(u64::from(step.oversize), Ordering::Relaxed);
         let outgoing = |mut message: pavane_core::engine::Message| {
             message.write();
-            let envelope = message.to_envelope(&active.program, at).into();
+            let envelope = match message.text() {
+                Some(text) => Envelope::new(message.to_head(&active.program, at), text.clone()),
+                None => message.to_envelope(&active.program, at).into(),
+            };
             let to = message.to.name().to_owned();
             let position = shared.next_position();
             let content = Content { message, origin: Origin { born: active.born, position } };
@@ -55,7 +60,11 @@ impl Driver {
         for message in step.send {
             let ahead = goes_ahead(&message);
             let message = outgoing(message);
-            send.push(message.clone());
+            // The store keeps the text alone, and whoever receives the content is to have it alone.
+            let (position, Outgoing { to, envelope, redelivered, .. }) = &message;
+            let kept =
+                Outgoing { to: to.clone(), envelope: envelope.clone(), content: None, redelivered: *redelivered };
+            send.push((*position, kept));
             if ahead { self.ahead.push(message) } else { sent.push(message) }
         }
         let texts = active.texts.follow(step.texts);

@@ -34,7 +34,7 @@ impl Driver {
         self.end_hop(id);
         let taken = origin.zip(message.text()).map(|(Origin { position, .. }, data)| {
             let from = message.from.name().to_owned();
-            Taken { from, position, data: data.into() }
+            Taken { from, position, data: data.clone() }
         });
         let decided = self.decide(id, Command::Message(message), None);
         let Some(active) = self.active.get_mut(id) else { return };

@@ -12,7 +12,7 @@ pub(super) async fn list(api: Shared) -> Result<Json<Value>, ApiError> {
     let mut letters = Vec::new();
     for engine in api.running.engines() {
         for letter in engine.dead_letters().await? {
-            let envelope = serde_json::from_str(&letter.message.envelope).unwrap_or(Value::Null);
+            let envelope = serde_json::from_str(&letter.message.envelope.text()).unwrap_or(Value::Null);
             letters.push(json!({
                 "id": format!("{}:{}", engine.location(), letter.position),
                 "from": engine.location(),

@@ -263,13 +263,13 @@ async fn carry(caller: Arc<Caller>, mut lane: mpsc::UnboundedReceiver<Waiting>) 
     while let Some(first) = lane.recv().await {
         // Nobody closes it.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let mut characters = first.0.envelope.len();
+        let mut characters = first.0.envelope.size();
         let mut batch = vec![first];
         while batch.len() < BATCH
             && characters < BATCH_CHARACTERS
             && let Ok(next) = lane.try_recv()
         {
-            characters += next.0.envelope.len();
+            characters += next.0.envelope.size();
             batch.push(next);
         }
         let caller = caller.clone();

@@ -6,14 +6,13 @@
 //! that stay longer get a row each. Start at [`Messages::write`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use ahash::{HashMap, HashSet};
-use memchr::memmem::Finder;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::super::place::Place;
-use crate::Commit;
+use crate::{Commit, Envelope};
 
 /// Messages in the one row at most, at about 30 bytes each.
 const LATELY: usize = 2_000;
@@ -80,7 +79,7 @@ pub(super) struct Messages<'c> {
     /// The largest position of each location that may have a row.
     largest: HashMap<Place, i64>,
     /// Messages on their way that were sent lately, by position: where their text is, and it.
-    sent: HashMap<i64, (i64, Arc<str>)>,
+    sent: HashMap<i64, (i64, Envelope)>,
     /// Messages that their receivers have taken away, of which their senders are to tell yet.
     taken: HashSet<i64>,
 }
@@ -120,7 +119,7 @@ impl<'c> Messages<'c> {
             let text = match step {
                 Some(key) => -key,
                 None => {
-                    self.write_message.execute(envelope_parts(&message.envelope))?;
+                    self.write_message.execute(message.envelope.parts())?;
                     self.connection.last_insert_rowid()
                 }
             };
@@ -129,7 +128,7 @@ impl<'c> Messages<'c> {
                 self.sent.clear();
             }
             self.sent.insert(place.key(*position), (text, message.envelope.clone()));
-            bytes += u64::try_from(message.envelope.len()).unwrap_or(u64::MAX);
+            bytes += u64::try_from(message.envelope.size()).unwrap_or(u64::MAX);
         }
         for position in &commit.delivered {
             let position = place.key(*position);
@@ -157,15 +156,11 @@ impl<'c> Messages<'c> {
     }
 
     /// Takes a message away from its sender for the step that it leads to: where its text is, if it is on its way from here.
-    pub(super) fn take(&mut self, position: i64, data: &str) -> rusqlite::Result<Option<i64>> {
-        let sent = self.sent.remove(&position).filter(|(_, envelope)| {
-            let head = envelope.strip_suffix('}').and_then(|open| open.strip_suffix(data));
-            head.is_some_and(|head| head.ends_with(DATA))
-        });
-        let found = match sent {
+    pub(super) fn take(&mut self, position: i64, data: &Arc<str>) -> rusqlite::Result<Option<i64>> {
+        let found = match self.sent.remove(&position).filter(|(_, envelope)| envelope.holds(data)) {
             Some((text, _)) => Some(text),
             None => match self.text_of(position)? {
-                Some(text) => self.is_text.exists(params![text, data])?.then_some(text),
+                Some(text) => self.is_text.exists(params![text, &**data])?.then_some(text),
                 None => None,
             },
         };
@@ -284,18 +279,4 @@ impl<'c> Messages<'c> {
 fn read_lately(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, (String, i64)>> {
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)));
     connection.prepare(READ_LATEST)?.query_map([], read)?.collect()
-}
-
-const DATA: &str = ",\"data\":";
-
-/// What stands before the value of `data` in an envelope, and that value, if it is the last member of the object. In an
-/// envelope of another form the words may stand elsewhere: put together again, the parts give the same text.
-pub(super) fn envelope_parts(envelope: &str) -> (&str, Option<&str>) {
-    /// Made once: to make it takes longer than to find the words.
-    static FIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DATA));
-    let parts = envelope.strip_suffix('}').and_then(|open| {
-        let at = FIND.find(open.as_bytes())? + DATA.len();
-        Some((open.get(..at)?, open.get(at..)?))
-    });
-    parts.map_or((envelope, None), |(head, data)| (head, Some(data)))
 }

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::Place;
 use super::bound::Bound;
-use super::messages::{Messages, envelope_parts};
+use super::messages::Messages;
 use super::{json, weight};
 use crate::batch::{self, run_number};
 use crate::{Commit, Deployed, OBSERVED, Observed, Taken};
@@ -494,7 +494,7 @@ impl<'c> Rows<'c> {
     /// part of a step of its own soon, and so the text is kept with a step from the beginning.
     fn sent<'m>(&mut self, commit: &'m Commit) -> rusqlite::Result<Option<(&'m str, &'m str)>> {
         let [(_, message)] = commit.send.as_slice() else { return Ok(None) };
-        Ok(match envelope_parts(&message.envelope) {
+        Ok(match message.envelope.parts() {
             (head, Some(data)) if self.is_here(&message.to)? => Some((head, data)),
             _ => None,
         })
