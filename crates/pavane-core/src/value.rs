@@ -1,5 +1,6 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
+pub(crate) mod buffer;
 pub(crate) mod json;
 pub(crate) mod noted;
 pub(crate) mod once;
@@ -8,6 +9,8 @@ pub(crate) mod text;
 use std::fmt;
 
 pub use noted::Texts;
+
+use buffer::Buffer;
 
 use jaq_json::{Map, Num, Rc, Val};
 use serde::de::{Deserialize, Deserializer, Error};
@@ -149,10 +152,10 @@ impl Value {
 
     /// The JSON text of this value, compact, object keys in their order.
     pub fn to_json(&self) -> String {
-        let mut text = Vec::with_capacity(text::USUAL);
-        text::write(&self.0, &mut text);
+        let mut buffer = Buffer::default();
+        text::write(&self.0, &mut buffer);
         // All that is written is UTF-8.
-        String::from_utf8(text).unwrap_or_default()
+        buffer.text().unwrap_or_default().to_owned()
     }
 
     /// The text of this value with object keys sorted at every depth: equal data, equal text. For digests.

@@ -22,6 +22,7 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
+use crate::value::buffer::Buffer;
 use crate::value::text::Raw;
 use crate::value::text::escaped;
 use crate::value::{Texts, json, once};
@@ -31,9 +32,6 @@ const FORM: &str = "v2";
 
 /// The form before, which had every value where it belongs. Messages of it may be in a store and on their way.
 const FORM_BEFORE: &str = "v1";
-
-/// More bytes than most messages have without their values.
-const USUAL: usize = 2_048;
 
 /// The member that comes first: the list of the values that are told by their positions in the others.
 const VALUES: &str = "values";
@@ -115,20 +113,23 @@ impl Serialize for Members<'_> {
 }
 
 impl Message {
-    fn to_json(&self) -> Result<(String, Texts, once::Beginning), serde_json::Error> {
+    fn to_json(&self) -> Result<(Arc<str>, Texts, once::Beginning), serde_json::Error> {
         let once::Written { list, done, texts, beginning } = once::writing(
             &self.texts,
             &self.beginning,
             || self.list_values(),
             || {
-                let mut members = Vec::with_capacity(USUAL);
+                let mut members = Buffer::default();
                 json::to_writer(&mut members, &Members(self)).map(|()| members)
             },
         );
-        let members = String::from_utf8(done?).map_err(serde_json::Error::custom)?;
-        // They are an object and there is one at least.
-        let members = members.strip_prefix('{').unwrap_or(&members);
-        Ok((["{\"", VALUES, "\":", &list, ",", members].concat(), texts, beginning))
+        let members = done?;
+        let mut text = Buffer::default();
+        // The members are an object and there is one at least.
+        for part in [b"{\"", VALUES.as_bytes(), b"\":", &list, b",", members.strip_prefix(b"{").unwrap_or(&members)] {
+            text.extend_from_slice(part);
+        }
+        Ok((text.text().map_err(serde_json::Error::custom)?.into(), texts, beginning))
     }
 
     /// Puts first into the list what messages after this one begin with, too.
@@ -330,7 +331,7 @@ impl Message {
         if self.written.0.is_none()
             && let Ok((text, texts, beginning)) = self.to_json()
         {
-            (self.written, self.texts, self.beginning) = (Written(Some(text.into())), texts, beginning);
+            (self.written, self.texts, self.beginning) = (Written(Some(text)), texts, beginning);
         }
     }
 
@@ -356,7 +357,7 @@ impl Message {
     }
 
     /// What stands in its envelope before the value of `data`.
-    pub fn to_head(&self, program: &Program, at: Timestamp) -> String {
+    pub fn to_head(&self, program: &Program, at: Timestamp) -> Arc<str> {
         let Document { namespace, name, .. } = program.document();
         let (task, what) = self.what(program);
         let start = &self.header.start;
@@ -365,9 +366,10 @@ impl Message {
         let (namespace, name, task) = (&*escaped(namespace), &*escaped(name), &*escaped(task));
         let correlation = escaped(&start.correlation_id);
         let subject = self.subject(program).map_or(instance.into(), escaped);
-        let mut head = String::with_capacity(ATTRIBUTES);
-        head.push_str("{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
-        head.push_str(program.attributes());
+        let mut head = Buffer::default();
+        let mut write = |text: &str| head.extend_from_slice(text.as_bytes());
+        write("{\"specversion\":\"1.0\",\"datacontenttype\":\"application/json\"");
+        write(program.attributes());
         for (attribute, parts) in [
             ("id", &[instance, ":", from, ":", to, ":", &self.number.to_string()][..]),
             ("source", &["/pavane/", namespace, "/", from]),
@@ -380,14 +382,15 @@ impl Message {
             ("pvnto", &[to]),
             ("pvnkind", &[self.kind()]),
         ] {
-            head.push_str(",\"");
-            head.push_str(attribute);
-            head.push_str("\":\"");
-            parts.iter().for_each(|part| head.push_str(part));
-            head.push('"');
+            write(",\"");
+            write(attribute);
+            write("\":\"");
+            parts.iter().for_each(|part| write(part));
+            write("\"");
         }
-        head.push_str(",\"data\":");
-        head
+        write(",\"data\":");
+        // It is made of texts.
+        head.text().unwrap_or_default().into()
     }
 
     /// Reads a message from a CloudEvent in the JSON format.

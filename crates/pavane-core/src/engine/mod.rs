@@ -48,9 +48,6 @@ use crate::time::Timestamp;
 use crate::value::noted::noting;
 use crate::value::{Texts, Value, json};
 
-/// About how long the events of a step are, written.
-const EVENTS: usize = 2_048;
-
 /// More bytes than the moment has at which the rest of a step was decided.
 const LATER: usize = 64;
 
@@ -170,15 +167,8 @@ fn advance(program: &Program, host: &Host, state: &mut State, input: Input) -> R
 
 /// Events as JSON.
 fn written(events: &[Event]) -> String {
-    // What came is written already, and is most of it.
-    let came = events.iter().filter_map(|event| match event {
-        Event::Arrived { message, .. } => message.text().map(|text| text.len()),
-        _ => None,
-    });
-    let mut text = Vec::with_capacity(came.sum::<usize>() + EVENTS);
     // Events are plain data: writing them to memory cannot fail.
-    let written = json::to_writer(&mut text, &events);
-    written.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+    json::to_string(&events).unwrap_or_default()
 }
 
 impl Step {

@@ -9,6 +9,7 @@ use serde::ser::{
 };
 use serde_json::Error;
 
+use super::buffer::Buffer;
 use super::text::{self, RAW};
 
 /// Writes `data` behind what is there. After an error a part of it may be.
@@ -24,9 +25,9 @@ pub(crate) fn to_writer(out: &mut Vec<u8>, data: &impl Serialize) -> Result<(), 
 /// # Errors
 /// As for [`to_writer`].
 pub(crate) fn to_string(data: &impl Serialize) -> Result<String, Error> {
-    let mut out = Vec::with_capacity(text::USUAL);
+    let mut out = Buffer::default();
     to_writer(&mut out, data)?;
-    String::from_utf8(out).map_err(Error::custom)
+    out.text().map(str::to_owned).map_err(Error::custom)
 }
 
 struct Json<'a> {

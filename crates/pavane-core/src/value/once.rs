@@ -15,6 +15,7 @@ use ahash::HashMap;
 use jaq_json::{Map, Num, Val};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
+use super::buffer::Buffer;
 use super::{Texts, Value, text};
 
 /// How many objects before a new one it is compared with.
@@ -22,9 +23,6 @@ const COMPARED: usize = 8;
 
 /// Values that are looked through rather than looked up.
 const FEW: usize = 24;
-
-/// More bytes than most lists have.
-const USUAL: usize = 1_024;
 
 /// The most members that all objects together may have which are made from another one: a short list could otherwise
 /// become any amount of memory. Far more than a message of the permitted size leads to.
@@ -48,7 +46,7 @@ struct Writer {
     values: Vec<Value>,
     /// Those of the beginning that were asked for. Of the others none is.
     wanted: Vec<bool>,
-    text: Vec<u8>,
+    text: Buffer,
     null: Option<u32>,
     positions: Positions,
     /// Objects, the newest last.
@@ -101,7 +99,7 @@ impl fmt::Debug for Beginning {
 /// What was written with each value once.
 pub(crate) struct Written<R> {
     /// The list, as JSON.
-    pub list: String,
+    pub list: Buffer,
     /// What `write` gave.
     pub done: R,
     /// The texts of values that stand in the list whole.
@@ -125,18 +123,21 @@ pub(crate) fn writing<R>(
     }
     let beginning = match &begun {
         Mode::Writing(writer) if writer.values.len() > writer.wanted.len() => {
-            Beginning(Some(Arc::new((writer.values.clone(), writer.text.clone()))))
+            Beginning(Some(Arc::new((writer.values.clone(), writer.text.to_vec()))))
         }
         _ => beginning.clone(),
     };
     let (mode, done) = within(begun, write);
     let (mut text, texts) = match mode {
         Mode::Writing(writer) => (writer.text, writer.whole),
-        Mode::Plain | Mode::Reading(_) => (vec![b'['], Texts::default()),
+        Mode::Plain | Mode::Reading(_) => {
+            let mut none = Buffer::default();
+            none.push(b'[');
+            (none, Texts::default())
+        }
     };
     text.push(b']');
-    // All that is written is UTF-8.
-    Written { list: String::from_utf8(text).unwrap_or_default(), done, texts, beginning }
+    Written { list: text, done, texts, beginning }
 }
 
 /// Reads what was written with such a list.
@@ -183,12 +184,11 @@ pub(super) fn at(position: u32) -> Option<Value> {
 
 impl Writer {
     fn new(known: &Texts, Beginning(beginning): &Beginning) -> Writer {
-        let mut text = Vec::with_capacity(USUAL);
         let mut writer = Writer { known: known.clone(), ..Writer::default() };
         match beginning.as_deref() {
-            None => text.push(b'['),
+            None => writer.text.push(b'['),
             Some((values, list)) => {
-                text.extend_from_slice(list);
+                writer.text.extend_from_slice(list);
                 for (value, position) in values.iter().zip(0..) {
                     if let Some(key) = identity(&value.0) {
                         writer.positions.insert(key, position);
@@ -198,7 +198,7 @@ impl Writer {
                 writer.wanted = vec![false; values.len()];
             }
         }
-        Writer { text, ..writer }
+        writer
     }
 
     /// A value is in the list now.
@@ -395,14 +395,14 @@ mod tests {
         let Written { list, done, texts, .. } = writing(&Texts::default(), &nothing, || {}, write);
         // With what is known from the first time it is the same.
         let again = writing(&texts, &nothing, first(values.len() / 2), write);
-        assert_eq!((&again.list, &again.done), (&list, &done));
+        assert_eq!((again.list.text(), &again.done), (list.text(), &done));
         // With its beginning the same is read: with one as long, a longer one, and a shorter one.
         for count in [values.len() / 2, values.len(), values.len() / 3] {
             let next = writing(&Texts::default(), &again.beginning, first(count), write);
             // Values that are equal and not the same may stand at other positions.
-            assert_eq!(texts_of(&read(&next.list, &next.done).unwrap()), texts_of(values), "{count}");
+            assert_eq!(texts_of(&read(next.list.text().unwrap(), &next.done).unwrap()), texts_of(values), "{count}");
         }
-        (list, done)
+        (list.text().unwrap().to_owned(), done)
     }
 
     fn texts_of(values: &[Value]) -> Vec<String> {
@@ -449,7 +449,7 @@ mod tests {
         let written = |beginning: &Beginning, first: &[&Value], all: &[&Value]| {
             let Written { list, done, beginning, .. } =
                 writing(&Texts::default(), beginning, || drop(put(first)), || put(all));
-            (list, done, beginning)
+            (list.text().unwrap().to_owned(), done, beginning)
         };
         let (list, positions, both) =
             written(&Beginning::default(), &[&a, &b], &[&a, &b, &a.clone().with("c", b.clone())]);

@@ -5,26 +5,16 @@
 //! 64-bit integers) is left to `serde_json`, so that there is one form of it. Start reading at [`write`].
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 
 use jaq_json::{Num, Val};
 use serde::ser::{Error, Serialize, SerializeStruct, Serializer};
 
+use super::buffer::Buffer;
 use super::noted;
 
 /// The name by which `serde_json` knows a struct whose only field is JSON text that is to be written as it stands: that of
 /// its own `RawValue`, which cannot borrow a text without reading all of it once more. A test holds it to that.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
-
-/// More bytes than most values have.
-pub(super) const USUAL: usize = 256;
-
-/// Bytes of the buffer of a thread that are kept for the next value.
-const KEPT: usize = 64 * 1024;
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// JSON text that is written as it stands. The serializer must be [`super::json`]'s, or one of `serde_json`'s.
 pub(crate) struct Raw<'a>(pub &'a str);
@@ -44,21 +34,16 @@ pub(super) fn serialize<S: Serializer>(value: &Val, to: S) -> Result<S::Ok, S::E
         Val::Bool(b) => return to.serialize_bool(*b),
         _ => {}
     }
-    let mut buffer = BUFFER.take();
-    buffer.clear();
+    let mut buffer = Buffer::default();
     write(value, &mut buffer);
-    let done = match std::str::from_utf8(&buffer) {
+    match buffer.text() {
         Ok(text) => {
             noted::note(value, text);
             Raw(text).serialize(to)
         }
         // All that is written is UTF-8.
         Err(error) => Err(S::Error::custom(error)),
-    };
-    if buffer.capacity() <= KEPT {
-        BUFFER.set(buffer);
     }
-    done
 }
 
 /// Writes a value behind what is there.
