@@ -86,6 +86,14 @@ struct Waiting {
     tries: u32,
 }
 
+impl Waiting {
+    /// Its receiver may have begun to take it.
+    fn again(mut self) -> Waiting {
+        self.message.redelivered = true;
+        self
+    }
+}
+
 /// Messages to one receiver.
 #[derive(Default)]
 struct Lane {
@@ -178,6 +186,8 @@ impl Relay {
             forgetting: None,
         };
         run.read_what_was_left().await?;
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
         while !*stopping.borrow_and_update() {
             let offered = std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner));
             offered.into_iter().for_each(|offer| run.take_in(offer));
@@ -185,6 +195,9 @@ impl Relay {
             run.publish();
             run.forget(false);
             let next = run.next_time();
+            if let Some(next) = next.filter(|next| *next != timer.deadline()) {
+                timer.as_mut().reset(next);
+            }
             tokio::select! {
                 done = forgotten(&mut run.forgetting) => done?,
                 () = self.wake.notified() => {}
@@ -194,7 +207,7 @@ impl Relay {
                         run.returned(returned);
                     }
                 }
-                () = tokio::time::sleep_until(next) => {}
+                () = &mut timer, if next.is_some() => {}
                 _ = stopping.changed() => {}
             }
         }
@@ -307,11 +320,9 @@ impl Run {
     /// What became of a message.
     fn returned(&mut self, returned: Returned) {
         let Returned { mut waiting, result } = returned;
-        let receiver = waiting.message.to.clone();
-        let Some(lane) = self.lanes.get_mut(&receiver) else { return };
+        let receiver = &waiting.message.to;
+        let Some(lane) = self.lanes.get_mut(receiver) else { return };
         lane.in_flight -= 1;
-        // Its receiver may have begun to take it.
-        waiting.message.redelivered = true;
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match result {
             Ok(()) => {
@@ -329,14 +340,14 @@ impl Run {
                     lane.not_before = Some(Instant::now() + backoff(lane.away));
                     lane.away = lane.away.saturating_add(1);
                 }
-                lane.waiting.push_front(waiting);
+                lane.waiting.push_front(waiting.again());
             }
             Err(Refusal::Later(why)) if waiting.tries < MAX_TRIES => {
                 count(&self.progress.refused);
                 let at = Instant::now() + backoff(waiting.tries);
                 tracing::debug!(receiver, why, tries = waiting.tries, "a message waits");
                 waiting.tries += 1;
-                self.later.insert((at, waiting.position), waiting);
+                self.later.insert((at, waiting.position), waiting.again());
             }
             Err(Refusal::Later(why) | Refusal::Never(why)) => {
                 count(&self.progress.dead);
@@ -380,13 +391,12 @@ impl Run {
     }
 
     /// When something is due without being told.
-    fn next_time(&self) -> Instant {
+    fn next_time(&self) -> Option<Instant> {
         let lanes = self.lanes.values().filter(|lane| !lane.waiting.is_empty() || lane.behind.is_some());
         let lanes = lanes.filter_map(|lane| lane.not_before);
         let later = self.later.keys().map(|(at, _)| *at).take(1);
-        let far = Instant::now() + Duration::from_secs(3_600);
         let forget_at = self.forget_at.filter(|_| self.forgetting.is_none());
-        lanes.chain(later).chain(forget_at).min().unwrap_or(far)
+        lanes.chain(later).chain(forget_at).min()
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) enum Message {
 /// What an envelope was made of, for a receiver in the same process.
 #[derive(Clone)]
 pub(crate) struct Content {
-    pub message: pavane_core::engine::Message,
+    pub message: Box<pavane_core::engine::Message>,
     pub origin: Origin,
 }
 

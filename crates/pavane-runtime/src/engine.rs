@@ -537,7 +537,7 @@ impl Engine {
         }
         let id = start.id.clone();
         let (reply, answer) = oneshot::channel();
-        self.send(&id, Message::Start { program, start: Box::new(start), keyed, reply }).await?;
+        self.send(&id, Message::Start { program, start: Box::new(start), keyed, reply })?;
         self.answer(answer).await
     }
 
@@ -549,7 +549,7 @@ impl Engine {
         let until = tokio::time::Instant::now() + timeout;
         let (registered, to_come) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
-        self.send(id, Message::Wait { id: id.to_owned(), registered, reply }).await?;
+        self.send(id, Message::Wait { id: id.to_owned(), registered, reply })?;
         // It may have ended before; the store is asked after the wait stands, so that an end between the two is not missed.
         if !to_come.await.map_err(|_| self.stopped())? {
             let record = self.instance(id).await?;
@@ -581,7 +581,7 @@ impl Engine {
     /// Gives an instance an input; it is durable when this returns.
     pub(crate) async fn command(&self, id: &str, command: Command) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(id, Message::Input { id: id.to_owned(), command, reply: Some(reply) }).await?;
+        self.send(id, Message::Input { id: id.to_owned(), command, reply: Some(reply) })?;
         self.answer(answer).await
     }
 
@@ -618,17 +618,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a message from another location of an instance; it is durable when this returns.
-    pub(crate) async fn deliver(
+    /// Hands a message from another location of an instance to its driver, which answers when it is durable.
+    pub(crate) fn deliver(
         &self,
-        message: pavane_core::engine::Message,
+        program: Arc<Program>,
+        message: Box<pavane_core::engine::Message>,
         origin: Option<Origin>,
-    ) -> Result<(), Error> {
-        let program = self.program_of(&message.digest).await?;
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
         let (reply, answer) = oneshot::channel();
-        let id = message.instance.clone();
-        self.send(&id, Message::Deliver { program, message: Box::new(message), origin, reply }).await?;
-        self.answer(answer).await
+        let partition = self.partition(&message.instance);
+        self.queue(partition, Message::Deliver { program, message, origin, reply })?;
+        Ok(answer)
     }
 
     /// Makes something durable that belongs to no instance.
@@ -714,8 +714,12 @@ impl Engine {
         (hasher.finish() % self.shared.partitions.len().max(1) as u64) as usize
     }
 
-    async fn send(&self, id: &str, message: Message) -> Result<(), Error> {
-        let Some(partition) = self.shared.partitions.get(self.partition(id)) else { return Err(Error::Stopping) };
+    fn send(&self, id: &str, message: Message) -> Result<(), Error> {
+        self.queue(self.partition(id), message)
+    }
+
+    fn queue(&self, partition: usize, message: Message) -> Result<(), Error> {
+        let Some(partition) = self.shared.partitions.get(partition) else { return Err(Error::Stopping) };
         partition.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Busy {
                 what: format!("{} inputs are queued, the most that may be", self.shared.options.max_queued),
@@ -725,7 +729,7 @@ impl Engine {
         })
     }
 
-    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 

@@ -73,22 +73,40 @@ impl Engine {
 
 impl Consumer for Engine {
     fn take(&self, message: Outgoing) -> Handing {
+        let redelivered = message.redelivered;
+        let made_here = message.content.and_then(|content| content.downcast::<Content>().ok());
+        let read = match made_here.map(Arc::unwrap_or_clone) {
+            Some(Content { message, origin }) => Ok((message, Some(origin))),
+            None => Message::from_envelope(&message.envelope.text()).map(|message| (Box::new(message), None)),
+        };
+        let (mut message, origin) = match read {
+            Ok(read) => read,
+            Err(why) => return Box::pin(std::future::ready(Err(Refusal::Never(why)))),
+        };
+        message.redelivered = redelivered;
         let engine = self.clone();
-        Box::pin(async move {
-            let redelivered = message.redelivered;
-            let made_here = message.content.and_then(|content| content.downcast::<Content>().ok());
-            let (mut message, origin) = match made_here.map(Arc::unwrap_or_clone) {
-                Some(Content { message, origin }) => (message, Some(origin)),
-                None => (Message::from_envelope(&message.envelope.text()).map_err(Refusal::Never)?, None),
-            };
-            message.redelivered = redelivered;
-            engine.deliver(message, origin).await.map_err(|error| match error {
-                Error::Busy { .. } | Error::Stopping | Error::Store(_) | Error::Away(_) => {
-                    Refusal::Unavailable(error.to_string())
-                }
-                // Its program may be deployed yet, or its instance may come to be able to go on.
-                error => Refusal::Later(error.to_string()),
-            })
-        })
+        // Most are of a program that is known, and then there is nothing to wait for but that it is durable.
+        match self.shared.registry.by_digest(&message.digest) {
+            Some(program) => {
+                let handed = self.deliver(program, message, origin);
+                Box::pin(async move { engine.answer(handed.map_err(refusal)?).await.map_err(refusal) })
+            }
+            None => Box::pin(async move {
+                let program = engine.program_of(&message.digest).await.map_err(refusal)?;
+                let handed = engine.deliver(program, message, origin);
+                engine.answer(handed.map_err(refusal)?).await.map_err(refusal)
+            }),
+        }
+    }
+}
+
+/// Why a message was not taken.
+fn refusal(error: Error) -> Refusal {
+    match error {
+        Error::Busy { .. } | Error::Stopping | Error::Store(_) | Error::Away(_) => {
+            Refusal::Unavailable(error.to_string())
+        }
+        // Its program may be deployed yet, or its instance may come to be able to go on.
+        error => Refusal::Later(error.to_string()),
     }
 }

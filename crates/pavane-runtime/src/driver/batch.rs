@@ -51,7 +51,7 @@ impl Driver {
             };
             let to = message.to.name().to_owned();
             let position = shared.next_position();
-            let content = Content { message, origin: Origin { born: active.born, position } };
+            let content = Content { message: message.into(), origin: Origin { born: active.born, position } };
             (position, Outgoing { to, envelope, content: Some(Arc::new(content)), redelivered: false })
         };
         let goes_ahead =
