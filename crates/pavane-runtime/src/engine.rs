@@ -709,6 +709,9 @@ impl Engine {
 
     /// The partition of an instance.
     pub(crate) fn partition(&self, id: &str) -> usize {
+        if self.shared.partitions.len() == 1 {
+            return 0;
+        }
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         (hasher.finish() % self.shared.partitions.len().max(1) as u64) as usize

@@ -27,6 +27,9 @@ const MAX_RUNS_PER_STEP: u32 = 100_000;
 /// What a message that is too large counts as, in tasks run: it was written to be measured, which takes as long.
 const OVERSIZE_RUNS: u32 = 1_000;
 
+/// More events than most steps have.
+const EVENTS: usize = 6;
+
 /// How deep tasks may nest at run time (functions that call functions included).
 const MAX_FRAMES: usize = 128;
 
@@ -90,7 +93,7 @@ impl<'a> Machine<'a> {
             host,
             state,
             now,
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS),
             tasks: Vec::new(),
             publish: Vec::new(),
             send: Vec::new(),

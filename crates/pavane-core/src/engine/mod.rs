@@ -214,28 +214,33 @@ impl Step {
         payload.push_str(&json::to_string(&later).unwrap_or_default());
         payload.push(',');
         payload.push_str(rest.entry.payload.get(1..).unwrap_or_default());
-        let (mut events, mut tasks, mut publish, mut send) = (self.events, self.tasks, self.publish, self.send);
-        let mut texts = self.texts;
+        let (mut events, mut texts) = (self.events, self.texts);
         events.reserve(rest.events.len() + 1);
         events.push(later);
         events.extend(rest.events);
-        tasks.extend(rest.tasks);
-        publish.extend(rest.publish);
-        send.extend(rest.send);
         texts.extend(rest.texts);
         let (subject, service_task_id) = (rest.entry.subject, rest.entry.service_task_id);
         Step {
             entry: JournalEntry { payload, subject, service_task_id, ..self.entry },
             events,
             changed: self.changed || rest.changed,
-            tasks,
+            tasks: both(self.tasks, rest.tasks),
             subscriptions: rest.subscriptions.or(self.subscriptions),
-            publish,
-            send,
+            publish: both(self.publish, rest.publish),
+            send: both(self.send, rest.send),
             oversize: self.oversize + rest.oversize,
             texts,
         }
     }
+}
+
+/// One list of two, of which the first is empty as a rule.
+fn both<T>(mut first: Vec<T>, rest: Vec<T>) -> Vec<T> {
+    if first.is_empty() {
+        return rest;
+    }
+    first.extend(rest);
+    first
 }
 
 /// What the instance's row depends on.

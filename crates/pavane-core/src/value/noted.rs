@@ -76,6 +76,10 @@ impl Texts {
 
     /// Takes others in; the oldest go.
     pub fn extend(&mut self, others: Texts) {
+        if self.0.is_empty() {
+            *self = others;
+            return;
+        }
         self.0.extend(others.0);
         self.0.drain(..self.0.len().saturating_sub(MOST));
     }

@@ -21,6 +21,9 @@ use super::{Texts, Value, text};
 /// How many objects before a new one it is compared with.
 const COMPARED: usize = 8;
 
+/// More values than most lists have.
+const MANY: usize = 8;
+
 /// Values that are looked through rather than looked up.
 const FEW: usize = 24;
 
@@ -185,6 +188,9 @@ pub(super) fn at(position: u32) -> Option<Value> {
 impl Writer {
     fn new(known: &Texts, Beginning(beginning): &Beginning) -> Writer {
         let mut writer = Writer { known: known.clone(), ..Writer::default() };
+        writer.values.reserve(MANY);
+        writer.objects.reserve(MANY);
+        writer.positions.few.reserve(MANY);
         match beginning.as_deref() {
             None => writer.text.push(b'['),
             Some((values, list)) => {

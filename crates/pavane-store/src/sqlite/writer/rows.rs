@@ -128,6 +128,8 @@ pub(super) struct Rows<'c> {
     trusting: bool,
     /// Locations by their names, as far as they were asked for.
     names: HashMap<String, Place>,
+    /// Whether there are any.
+    shared: bool,
 }
 
 /// Where an instance is.
@@ -214,6 +216,7 @@ impl<'c> Rows<'c> {
             absent: Vec::new(),
             trusting: true,
             names: HashMap::default(),
+            shared: false,
         })
     }
 
@@ -485,7 +488,7 @@ impl<'c> Rows<'c> {
         let Some((payload, rest)) = around(&entry.payload, data) else { return Ok(None) };
         // The file's own location has no name in it. That it is meant, and that it is not another process's of the same
         // name, the text tells: no two messages are alike.
-        let sender = self.named(from)?.unwrap_or(Place::OWN);
+        let sender = if from == ENGINE { Place::OWN } else { self.named(from)?.unwrap_or(Place::OWN) };
         let message = self.messages.take(sender.key(*position), data)?;
         Ok(message.map(|message| Apart { payload, message, tail: rest }))
     }
@@ -502,7 +505,12 @@ impl<'c> Rows<'c> {
 
     /// Whether a location is in this file. Its own has no name in it, and is the engine where there are others.
     fn is_here(&mut self, location: &str) -> rusqlite::Result<bool> {
-        Ok(self.named(location)?.is_some() || location == ENGINE && self.is_shared.exists([])?)
+        if location == ENGINE {
+            // Once it has others, it keeps them.
+            self.shared = self.shared || self.is_shared.exists([])?;
+            return Ok(self.shared);
+        }
+        Ok(self.named(location)?.is_some())
     }
 
     fn named(&mut self, name: &str) -> rusqlite::Result<Option<Place>> {
