@@ -1,5 +1,6 @@
 //! The engine's data: JSON values that are cheap to clone and that jq runs on without conversion.
 
+pub(crate) mod aside;
 pub(crate) mod buffer;
 pub(crate) mod json;
 pub(crate) mod noted;

@@ -1,13 +1,13 @@
 //! The texts of what is the same in one message and the next: what begins an instance, and each task done that may have to
 //! be undone. They are most of a message that is no value, and travel with it in a process.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// The JSON text of something that does not change, as it was written first, with what it depends on beside that. It says
-/// nothing that the thing itself does not: things are equal, and look equal, with it and without.
-#[derive(Clone)]
-pub(super) struct Kept<K>(OnceLock<(K, Arc<str>)>);
+use crate::value::aside::Aside;
+
+/// The JSON text of something that does not change, as it was written first, with what it depends on beside that.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Kept<K>(Aside<OnceLock<(K, Arc<str>)>>);
 
 impl<K: PartialEq> Kept<K> {
     /// The text under `key`: what `write` gives, unless it gave it before.
@@ -24,19 +24,7 @@ impl<K: PartialEq> Kept<K> {
 
 impl<K> Default for Kept<K> {
     fn default() -> Kept<K> {
-        Kept(OnceLock::new())
-    }
-}
-
-impl<K> PartialEq for Kept<K> {
-    fn eq(&self, _: &Kept<K>) -> bool {
-        true
-    }
-}
-
-impl<K> fmt::Debug for Kept<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
+        Kept(Aside(OnceLock::new()))
     }
 }
 

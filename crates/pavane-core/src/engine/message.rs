@@ -22,6 +22,7 @@ use crate::problem::Problem;
 use crate::program::{Location, NodeId, Program};
 use crate::record::Status;
 use crate::time::Timestamp;
+use crate::value::aside::Aside;
 use crate::value::buffer::Buffer;
 use crate::value::text::Raw;
 use crate::value::text::escaped;
@@ -68,7 +69,8 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unresolved: Vec<(Entry, String)>,
     #[serde(skip)]
-    pub(super) written: Written,
+    /// It as JSON, see [`Message::write`].
+    pub(super) written: Aside<Option<Arc<str>>>,
     /// Texts of values that it may hold whole: before it is written, those of the message that led to it; then its own.
     #[serde(skip)]
     pub(super) texts: Texts,
@@ -77,26 +79,9 @@ pub struct Message {
     pub(super) beginning: once::Beginning,
 }
 
-/// A message as JSON, see [`Message::write`].
-#[derive(Clone, Default)]
-pub(super) struct Written(Option<Arc<str>>);
-
-/// It says nothing that the message does not: messages are equal, and look equal, with it and without.
-impl PartialEq for Written {
-    fn eq(&self, _: &Written) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Written {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
-    }
-}
-
 /// Writes a message: as it was written before, if it was.
 pub(super) fn write_message<S: Serializer>(message: &Message, to: S) -> Result<S::Ok, S::Error> {
-    match &message.written.0 {
+    match message.text() {
         // That it came again is not in what its sender wrote.
         Some(text) if !message.redelivered => Raw(text).serialize(to),
         _ => Serialize::serialize(message, to),
@@ -328,16 +313,16 @@ impl Message {
     /// Nothing in it may change any more.
     pub fn write(&mut self) {
         // Plain data: writing it to memory cannot fail; were it to, it is tried again where it is needed.
-        if self.written.0.is_none()
+        if self.written.is_none()
             && let Ok((text, texts, beginning)) = self.to_json()
         {
-            (self.written, self.texts, self.beginning) = (Written(Some(text)), texts, beginning);
+            (self.written, self.texts, self.beginning) = (Aside(Some(text)), texts, beginning);
         }
     }
 
     /// What [`Message::write`] wrote.
     pub fn text(&self) -> Option<&Arc<str>> {
-        self.written.0.as_ref()
+        self.written.as_ref()
     }
 
     /// Bytes of its envelope, about: those of what [`Message::write`] wrote, and [`ATTRIBUTES`].
@@ -499,7 +484,7 @@ mod tests {
             body: Body::Token { t: TokenId(0), token: Box::default(), errand: Errand::Finish },
             compensated: vec!["/do/0/a".into()],
             unresolved,
-            written: Written::default(),
+            written: Aside::default(),
             texts: Texts::default(),
             beginning: Default::default(),
         };
@@ -508,7 +493,7 @@ mod tests {
         };
         let before = journal(&message);
         message.write();
-        assert!(message.written.0.is_some());
+        assert!(message.written.is_some());
         assert_eq!(journal(&message), before);
         // It came again, which is not what its sender wrote.
         message.redelivered = true;

@@ -4,12 +4,12 @@
 //! While [`noting`], the text of every array and object that is written is kept beside the value; [`Texts::of`] finds it again.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::Arc;
 
 use jaq_json::Val;
 
 use super::Value;
+use super::aside::Aside;
 use super::once::identity;
 
 /// The longest text that is kept, in bytes: longer ones are seldom, and memory is worth more than writing them again.
@@ -23,21 +23,8 @@ thread_local! {
 }
 
 /// Values and their JSON texts. A value that is equal and not the same one, cloned, has none here.
-#[derive(Clone, Default)]
-pub struct Texts(Vec<(Value, Arc<str>)>);
-
-/// They say nothing that the values do not: what holds some is equal to what holds others, and looks equal.
-impl PartialEq for Texts {
-    fn eq(&self, _: &Texts) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Texts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
-    }
-}
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Texts(Aside<Vec<(Value, Arc<str>)>>);
 
 impl Texts {
     /// The text of a value, if it is here.
@@ -80,8 +67,9 @@ impl Texts {
             *self = others;
             return;
         }
-        self.0.extend(others.0);
-        self.0.drain(..self.0.len().saturating_sub(MOST));
+        let kept = &mut *self.0;
+        kept.extend(others.0.0);
+        kept.drain(..kept.len().saturating_sub(MOST));
     }
 
     /// With the texts of one step in place of those of the step before it, unless it has none: those of both.

@@ -15,6 +15,7 @@ use ahash::HashMap;
 use jaq_json::{Map, Num, Val};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
+use super::aside::Aside;
 use super::buffer::Buffer;
 use super::{Texts, Value, text};
 
@@ -83,21 +84,11 @@ impl Positions {
 }
 
 /// What a list begins with, for the next one that begins so.
-#[derive(Clone, Default)]
-pub(crate) struct Beginning(Option<Arc<(Vec<Value>, Vec<u8>)>>);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Beginning(Aside<Option<Arc<Begun>>>);
 
-/// It says nothing that the values do not: what holds one is equal to what holds another, and looks equal.
-impl PartialEq for Beginning {
-    fn eq(&self, _: &Beginning) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Beginning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("_")
-    }
-}
+/// Values and the text of their list as far as they go, without its end.
+type Begun = (Vec<Value>, Vec<u8>);
 
 /// What was written with each value once.
 pub(crate) struct Written<R> {
@@ -126,7 +117,7 @@ pub(crate) fn writing<R>(
     }
     let beginning = match &begun {
         Mode::Writing(writer) if writer.values.len() > writer.wanted.len() => {
-            Beginning(Some(Arc::new((writer.values.clone(), writer.text.to_vec()))))
+            Beginning(Aside(Some(Arc::new((writer.values.clone(), writer.text.to_vec())))))
         }
         _ => beginning.clone(),
     };
