@@ -52,10 +52,14 @@ create table outgoing_lately_row (
   messages text not null                -- JSON: of each position, receiver and message
 );
 
+create view outgoing_lately as
+select value ->> 0 as position, value ->> 1 as receiver, value ->> 2 as message
+from outgoing_lately_row, json_each(messages);
+
 create view outgoing as
 select position, receiver, message from outgoing_row
 union all
-select value ->> 0, value ->> 1, value ->> 2 from outgoing_lately_row, json_each(messages);
+select position, receiver, message from outgoing_lately;
 
 -- A step or a task belongs to the row of its key, or to that of the instance whose part it is. Both conditions say so, one for
 -- those who come from the instance and one for those who come from the step.

@@ -30,7 +30,7 @@ const SEND: &str = "insert or replace into outgoing_row (position, receiver, mes
 
 const LATEST: &str = "insert or replace into outgoing_lately_row (key, messages) values (1, ?1)";
 
-const READ_LATEST: &str = "select value ->> 0, value ->> 1, value ->> 2 from outgoing_lately_row, json_each(messages)";
+const READ_LATEST: &str = "select position, receiver, message from outgoing_lately";
 
 const LAST: &str = "select max(position) from outgoing_row where position between ?1 and ?2";
 
