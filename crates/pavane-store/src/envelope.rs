@@ -1,4 +1,4 @@
-//! The text of a message, in the two parts in which it is made and kept: nobody copies the larger one. Start at [`Envelope`].
+//! The text of a message, in the two parts in which it is made and kept: who hands it on shares the larger one. Start at [`Envelope`].
 
 use std::borrow::Cow;
 use std::fmt;

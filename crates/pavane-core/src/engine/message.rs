@@ -68,8 +68,8 @@ pub struct Message {
     /// What could not be undone, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unresolved: Vec<(Entry, String)>,
-    #[serde(skip)]
     /// It as JSON, see [`Message::write`].
+    #[serde(skip)]
     pub(super) written: Aside<Option<Arc<str>>>,
     /// Texts of values that it may hold whole: before it is written, those of the message that led to it; then its own.
     #[serde(skip)]

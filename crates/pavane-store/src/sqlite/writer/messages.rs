@@ -210,13 +210,13 @@ impl<'c> Messages<'c> {
     }
 
     fn set_out(&mut self, place: Place, position: i64, to: &str, text: i64) -> rusqlite::Result<()> {
+        let largest = self.largest(place)?;
         // One at a position that another had before.
-        if position <= self.largest(place)? {
+        if position <= largest {
             self.arrived.remove(&position);
             self.gone.execute([position, position])?;
         }
-        let largest = self.largest(place)?.max(position);
-        self.largest.insert(place, largest);
+        self.largest.insert(place, largest.max(position));
         self.lately.insert(position, (to.to_owned(), text));
         self.departures.push_back((self.now, position));
         self.changed = true;
